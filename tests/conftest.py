@@ -1,0 +1,10 @@
+"""Shared fixtures: seeded generators and one torch thread (two spin against each other)."""
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Seeded generator."""
+    return np.random.default_rng(0)

@@ -1,0 +1,1 @@
+"""Console script `vesuvius`: one file per subcommand, heavy imports inside `run`."""

@@ -1,0 +1,1 @@
+"""What exists and where to crop: volumes, crops, phantom, data tools. Knows nothing of models."""

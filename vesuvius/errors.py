@@ -1,0 +1,49 @@
+"""Errors a user can act on: what is wrong, what came, what was expected, what to do.
+
+Every class also derives from the built-in exception that fits, so callers may catch either.
+The command line prints the message alone (no traceback) and exits with status 2.
+"""
+
+
+class VesuviusError(Exception):
+    """Base of all errors that are the user's to solve."""
+
+
+class VolumeNotFoundError(VesuviusError, FileNotFoundError):
+    """A path holds no volume, or a folder holds none."""
+
+
+class VolumeFormatError(VesuviusError, ValueError):
+    """A file is not a readable 3-D volume: truncated, 2-D or 4-D, wrong dtype, NaN, out of range."""
+
+
+class PairingError(VesuviusError, ValueError):
+    """Images and labels (or predictions and labels) do not pair up by name."""
+
+
+class ShapeMismatchError(VesuviusError, ValueError):
+    """Two arrays that must agree in shape do not."""
+
+
+class LabelValueError(VesuviusError, ValueError):
+    """A label volume holds values outside {0, 1, 2} or is implausible as a surface label."""
+
+
+class ConfigError(VesuviusError, ValueError):
+    """An argument or config key is out of range or contradicts another."""
+
+
+class CheckpointError(VesuviusError, RuntimeError):
+    """A checkpoint cannot be read or belongs to another network."""
+
+
+class SolverError(VesuviusError, RuntimeError):
+    """A post-processing solver got input it cannot use."""
+
+
+class DeviceError(VesuviusError, RuntimeError):
+    """The device asked for is not there."""
+
+
+class StorageError(VesuviusError, OSError):
+    """Writing failed: disk full, no permission. Nothing half-written is left behind."""

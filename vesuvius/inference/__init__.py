@@ -1,0 +1,1 @@
+"""Block and sliding-window inference; the network comes in as a callable."""

@@ -1,0 +1,1 @@
+"""Losses: plain `torch.nn.Module`, one family a file."""

@@ -1,0 +1,1 @@
+"""Scores: functional NumPy core and thin torchmetrics classes."""

@@ -1,0 +1,1 @@
+"""LightningModules: receive model, loss, metrics, optimizer; know no task code of others."""

@@ -1,0 +1,1 @@
+"""Probability to mask and sheet numbers: plain functions of NumPy arrays."""
