@@ -1,0 +1,55 @@
+"""Blocks shared by the convolutional networks."""
+
+from typing import Literal
+
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vesuvius.errors import ConfigError
+
+Norm = Literal["batch", "instance", "group"]
+
+
+def make_norm(norm: Norm, num_channels: int) -> nn.Module:
+    """Return the 3-D normalisation layer called `norm` for `num_channels` channels.
+
+    Batch norm needs several crops a batch to be reliable; instance and group norm do not depend on
+    the batch. Group norm uses groups of 8 channels (fewer channels: one group).
+
+    Raises:
+        ConfigError: unknown name.
+    """
+    if norm == "batch":
+        return nn.BatchNorm3d(num_channels)
+    if norm == "instance":
+        return nn.InstanceNorm3d(num_channels, affine=True)
+    if norm == "group":
+        num_groups = num_channels // 8 if num_channels % 8 == 0 else 1
+        return nn.GroupNorm(num_groups, num_channels)
+    raise ConfigError(f"model.norm is {norm!r}; expected 'batch', 'instance' or 'group'.")
+
+
+class ResidualBlock3D(nn.Module):
+    """Two 3^3 convolutions with a residual; the shortcut is 1^3 when channels change.
+
+    (conv, norm, ReLU), (conv, norm), + shortcut, ReLU; convolutions have no bias because a norm
+    follows. Source: spec of the original Chimera network; He et al. 2016, basic block.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, norm: Norm = "batch") -> None:
+        super().__init__()
+        self.conv1 = nn.Conv3d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.norm1 = make_norm(norm, out_channels)
+        self.conv2 = nn.Conv3d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.norm2 = make_norm(norm, out_channels)
+        self.shortcut: nn.Module = nn.Identity()
+        if in_channels != out_channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv3d(in_channels, out_channels, 1, bias=False), make_norm(norm, out_channels)
+            )
+
+    def forward(self, x: Float[Tensor, "b i z y x"]) -> Float[Tensor, "b o z y x"]:
+        """Return the block's activation, same (z, y, x)."""
+        hidden = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        return F.relu(self.norm2(self.conv2(hidden)) + self.shortcut(x), inplace=True)

@@ -1,0 +1,119 @@
+"""DualHeadResUNet3D: residual 3-D U-Net with a surface head and a normals head."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vesuvius.errors import ConfigError, ShapeMismatchError
+from vesuvius.models.blocks import Norm, ResidualBlock3D
+
+ANISOTROPIC_STRIDES_ZYX = ((2, 2, 2), (1, 2, 2), (1, 2, 2), (1, 2, 2))
+
+
+class DualHeadResUNet3D(nn.Module):
+    """Residual U-Net whose last feature map feeds several 1^3 heads.
+
+    Channels n, 2n, 4n, ... on the levels of the encoder; max pooling by `strides_zyx`, transposed
+    convolutions mirror it. With the default strides z shrinks by 2 only: sheets are 1 to 3 voxels
+    thick and four isotropic poolings erased them when they lie flat in z.
+
+    Args:
+        n_filters: channels of the first level.
+        in_channels: image channels.
+        strides_zyx: pooling of each level; its length is the number of poolings.
+        norm: 'batch', 'instance' or 'group'.
+        normals_head: predict the sheet's normal (nz, ny, nx), tanh, in [-1, 1].
+        surface_bias: initial bias of the surface logit; -2 (sigmoid 0.12) starts from background.
+
+    Source: the original Chimera project; Ronneberger et al. 2015; He et al. 2016.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_filters: int = 16,
+        in_channels: int = 1,
+        strides_zyx: Sequence[Sequence[int]] = ANISOTROPIC_STRIDES_ZYX,
+        norm: Norm = "batch",
+        normals_head: bool = True,
+        surface_bias: float = -2.0,
+    ) -> None:
+        super().__init__()
+        if n_filters < 1 or in_channels < 1:
+            raise ConfigError(
+                f"model.n_filters={n_filters}, model.in_channels={in_channels}: both must be >= 1."
+            )
+        if not strides_zyx or any(len(s) != 3 or min(s) < 1 for s in strides_zyx):
+            raise ConfigError(
+                f"model.strides_zyx={strides_zyx}: expected a list of (z, y, x) triples >= 1, "
+                "one per pooling, for example [[2,2,2],[1,2,2]]."
+            )
+        strides = [(int(z), int(y), int(x)) for z, y, x in strides_zyx]
+        widths = [n_filters * 2**level for level in range(len(strides) + 1)]
+        self.in_channels = in_channels
+        self.strides_zyx = strides
+        self.divisor_zyx = tuple(math.prod(s[axis] for s in strides) for axis in range(3))
+        self.encoder = nn.ModuleList(
+            ResidualBlock3D(i, o, norm=norm)
+            for i, o in zip([in_channels, *widths[:-2]], widths[:-1], strict=True)
+        )
+        self.pools = nn.ModuleList(nn.MaxPool3d(s, s) for s in strides)
+        self.bottleneck = ResidualBlock3D(widths[-2], widths[-1], norm=norm)
+        # Listed from the deepest level to the finest, the order in which forward runs them.
+        self.upsamplers = nn.ModuleList(
+            nn.ConvTranspose3d(2 * w, w, s, s)
+            for w, s in zip(widths[-2::-1], strides[::-1], strict=True)
+        )
+        self.decoder = nn.ModuleList(ResidualBlock3D(2 * w, w, norm=norm) for w in widths[-2::-1])
+        self.surface_head = nn.Conv3d(n_filters, 1, 1)
+        self.normals_head = nn.Conv3d(n_filters, 3, 1) if normals_head else None
+        assert self.surface_head.bias is not None
+        nn.init.constant_(self.surface_head.bias, surface_bias)
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Names of the outputs, the keys of what `forward` returns."""
+        return ("surface_logit",) if self.normals_head is None else ("surface_logit", "normals")
+
+    def features(self, image: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b n z y x"]:
+        """Return the last feature map; (z, y, x) must divide by `divisor_zyx`."""
+        skips: list[Tensor] = []
+        hidden: Tensor = image
+        for block, pool in zip(self.encoder, self.pools, strict=True):
+            hidden = block(hidden)
+            skips.append(hidden)
+            hidden = pool(hidden)
+        hidden = self.bottleneck(hidden)
+        for up, block in zip(self.upsamplers, self.decoder, strict=True):
+            hidden = block(torch.cat([up(hidden), skips.pop()], dim=1))
+        return hidden
+
+    def forward(self, image: Float[Tensor, "b c z y x"]) -> dict[str, Tensor]:
+        """Return the heads for an image in [0, 1] of any (z, y, x); padding is cut off again.
+
+        Returns:
+            surface_logit: (b, 1, z, y, x), sigmoid gives the surface probability.
+            normals: (b, 3, z, y, x), (nz, ny, nx) in [-1, 1]; absent without the head.
+
+        Raises:
+            ShapeMismatchError: not five axes, or another number of channels.
+        """
+        if image.dim() != 5 or image.shape[1] != self.in_channels:
+            raise ShapeMismatchError(
+                f"image has shape {tuple(image.shape)}; expected (b, {self.in_channels}, z, y, x)."
+            )
+        size = image.shape[2:]
+        pad = [(-s) % d for s, d in zip(size, self.divisor_zyx, strict=True)]
+        if any(pad):
+            image = F.pad(image, (0, pad[2], 0, pad[1], 0, pad[0]), mode="replicate")
+        hidden = self.features(image)
+        if any(pad):
+            hidden = hidden[:, :, : size[0], : size[1], : size[2]]
+        outputs = {"surface_logit": self.surface_head(hidden)}
+        if self.normals_head is not None:
+            outputs["normals"] = torch.tanh(self.normals_head(hidden))
+        return outputs
