@@ -1,0 +1,267 @@
+"""Predictions on disk: one Zarr v3 group per volume and the mask as TIFF, both all or nothing."""
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import tifffile
+import zarr
+from zarr.codecs import BloscCodec
+
+from vesuvius.errors import ConfigError, StorageError, VolumeFormatError
+from vesuvius.inference.accumulate import (
+    CHANNELS,
+    NORMALS,
+    PROBABILITY,
+    STORED_AS,
+    STORED_MAX,
+    OutputArray,
+)
+from vesuvius.types import ByteVolume, Report
+
+_LOG = logging.getLogger(__name__)
+
+ATTRIBUTE = "vesuvius"
+"""Key of this package's attributes in the group."""
+FORMAT_VERSION = 1
+WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""Errors that only writing gives; others in the block may come from reading the image."""
+CHUNK = 64
+"""Chunk edge in voxels: one window layer of 64 fills whole chunks."""
+
+
+def prediction_path(folder: str | os.PathLike[str], volume_id: str) -> Path:
+    """Return `<folder>/<volume_id>.zarr`."""
+    if not volume_id or Path(volume_id).name != volume_id:
+        raise ConfigError(f"volume_id must be a plain file stem, got {volume_id!r}")
+    return Path(folder) / f"{volume_id}.zarr"
+
+
+def finished_prediction(
+    folder: str | os.PathLike[str], volume_id: str, settings: Mapping[str, Any]
+) -> bool:
+    """Return whether a complete prediction made with exactly these settings lies in `folder`."""
+    path = prediction_path(folder, volume_id)
+    if not path.exists():
+        return False
+    try:
+        attributes = dict(zarr.open_group(path, mode="r").attrs)
+    except (OSError, ValueError, KeyError) as error:
+        _LOG.warning("%s is not a readable prediction (%s); it is made again", path, error)
+        return False
+    stored = attributes.get(ATTRIBUTE)
+    if isinstance(stored, Mapping) and stored.get("settings") == _plain(settings):
+        return True
+    _LOG.info("%s was made with other settings; it is made again", path)
+    return False
+
+
+class PredictionWriter:
+    """Writes one volume's prediction to `<folder>/<volume_id>.zarr` under a temporary name.
+
+    Use it as a context manager: `arrays` goes to `predict_volume(out=...)`, `finish` records the
+    report, and leaving the block without an exception renames the group into place. After an
+    exception nothing is left.
+
+    Args:
+        folder: made if missing.
+        volume_id: file stem.
+        shape_zyx: volume in voxels.
+        outputs: names of what to store: "probability", "normals", "density".
+        settings: what decides the result (weights, window, overlap, ...); compared on resume.
+        provenance: free facts for the reader (versions, date, source file, voxel size).
+
+    Raises:
+        ConfigError: unknown output.
+        StorageError: the folder cannot be written, or the disk is full.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        volume_id: str,
+        *,
+        shape_zyx: Sequence[int],
+        outputs: Sequence[str] = (PROBABILITY, NORMALS),
+        settings: Mapping[str, Any] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        unknown = sorted(set(outputs) - set(CHANNELS))
+        if unknown or PROBABILITY not in outputs:
+            msg = f"outputs must hold 'probability' and may hold {list(CHANNELS)}, got {outputs!r}"
+            raise ConfigError(msg)
+        self.path = prediction_path(folder, volume_id)
+        self._partial = self.path.with_name(self.path.name + ".partial")
+        self._shape = tuple(int(n) for n in shape_zyx)
+        self._names = [name for name in CHANNELS if name in outputs]
+        self._attributes = {
+            "format_version": FORMAT_VERSION,
+            "stored_max": {name: STORED_MAX[name] for name in self._names},
+            "value": "stored / stored_max; normals ordered nz, ny, nx",
+            "settings": _plain(settings or {}),
+            "provenance": _plain(provenance or {}),
+        }
+        self.arrays: dict[str, OutputArray] = {}
+        self._group: zarr.Group | None = None
+
+    def __enter__(self) -> Self:
+        with storage_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(self._partial, ignore_errors=True)
+            self._group = zarr.open_group(self._partial, mode="w", zarr_format=3)
+            for name in self._names:
+                lead: tuple[int, ...] = (3,) if name == NORMALS else ()
+                chunk = tuple(min(CHUNK, n) for n in self._shape)
+                self.arrays[name] = self._group.create_array(
+                    name,
+                    shape=(*lead, *self._shape),
+                    chunks=(*lead, *chunk),
+                    dtype=np.dtype(STORED_AS[name]).name,
+                    compressors=BloscCodec(cname="zstd", clevel=3, shuffle="noshuffle"),
+                    dimension_names=(("component",) if lead else ()) + ("z", "y", "x"),
+                )
+        return self
+
+    def finish(self, report: Report) -> None:
+        """Record the figures of the run with the prediction."""
+        self._attributes["report"] = _plain(report)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None and self._group is not None:
+                with storage_errors(self.path):
+                    self._group.attrs[ATTRIBUTE] = self._attributes
+                    _replace_folder(self._partial, self.path)
+        finally:
+            shutil.rmtree(self._partial, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in WRITE_ERRORS:
+            raise _storage_error(self.path, error) from error
+
+
+def read_prediction(
+    path: str | os.PathLike[str],
+) -> tuple[dict[str, zarr.Array[Any]], dict[str, Any]]:
+    """Return the arrays and the attributes of a finished prediction, without loading voxels.
+
+    Raises:
+        VolumeFormatError: the folder is no prediction of this package.
+    """
+    group = zarr.open_group(Path(path), mode="r")
+    attributes = group.attrs.get(ATTRIBUTE)
+    if not isinstance(attributes, Mapping):
+        msg = f"{path} is not a prediction: it has no {ATTRIBUTE!r} attribute; run infer.py"
+        raise VolumeFormatError(msg)
+    arrays = {name: array for name, array in group.arrays() if name in CHANNELS}
+    return arrays, dict(attributes)
+
+
+def write_mask(path: str | os.PathLike[str], mask: ByteVolume) -> Path:
+    """Write a (z, y, x) mask as an LZW TIFF of uint8 in {0, 1}, under a temporary name first.
+
+    Raises:
+        VolumeFormatError: not 3-D, or values other than 0 and 1.
+        StorageError: the disk is full or the folder cannot be written.
+    """
+    target = Path(path)
+    array = np.asarray(mask)
+    if array.ndim != 3 or array.size == 0:
+        msg = f"mask must be a non-empty 3-D volume (z, y, x), got shape {array.shape}"
+        raise VolumeFormatError(msg)
+    if array.dtype != np.bool_ and (array.min() < 0 or array.max() > 1 or array.dtype.kind == "f"):
+        msg = (
+            f"mask must hold the integers 0 and 1, got {array.dtype} from {array.min()} to "
+            f"{array.max()}; threshold the probability first"
+        )
+        raise VolumeFormatError(msg)
+    partial = target.with_name(target.name + ".partial")
+    try:
+        with storage_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(
+                partial,
+                array.astype(np.uint8, copy=False),
+                compression="lzw",
+                photometric="minisblack",
+                bigtiff=array.size >= 2**31,
+                metadata={"axes": "ZYX"},
+            )
+            partial.replace(target)
+    finally:
+        _drop(partial)
+    return target
+
+
+def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> Path:
+    """Write strict JSON atomically; numbers that are not finite become null."""
+    target = Path(path)
+    partial = target.with_name(target.name + ".partial")
+    try:
+        with storage_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(json.dumps(_plain(content), indent=2) + "\n", encoding="utf-8")
+            partial.replace(target)
+    finally:
+        _drop(partial)
+    return target
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a StorageError that names the path."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise _storage_error(path, error) from error
+
+
+def _storage_error(path: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"cannot write {path}: {error.strerror or error}; free disk space or choose another output "
+        "folder. Nothing half-written is left; run again to resume"
+    )
+
+
+def _drop(partial: Path) -> None:
+    """Remove a temporary file if there is one; the first error is the one to report."""
+    with contextlib.suppress(OSError):
+        partial.unlink(missing_ok=True)
+
+
+def _replace_folder(source: Path, target: Path) -> None:
+    """Rename a folder into place; an older one there steps aside first."""
+    old = target.with_name(target.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    source.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _plain(value: Any) -> Any:
+    """Return a copy of JSON types only, so that what is stored compares equal to what is read."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if value is None or isinstance(value, (str, int, bool)):
+        return value
+    return str(value)
