@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vesuvius.data.phantom_ct import Papyrus, make_papyrus, scan
+from vesuvius.data.phantom_ct import scan
 from vesuvius.data.phantom_geometry import default_umbilicus, make_geometry
 from vesuvius.data.phantom_noise import smooth_field
 from vesuvius.data.phantom_settings import PRESETS, PhantomSettings
+from vesuvius.data.phantom_sheet import Papyrus, make_papyrus
 from vesuvius.errors import ConfigError
 from vesuvius.types import BACKGROUND, IGNORE, SURFACE, ByteVolume, FloatVolume
 
@@ -87,13 +88,13 @@ def make_phantom(
         umbilicus_yx=umbilicus_yx,
         origin_zyx=origin_zyx,
     )
-    papyrus = make_papyrus(geometry, seed=seed, settings=settings, origin_z=origin_zyx[0])
+    papyrus = make_papyrus(geometry, seed=seed, settings=settings, origin_zyx=origin_zyx)
     rng = np.random.default_rng([seed, 2, *(o & 0xFFFFFFFF for o in origin_zyx)])
     axis_yx = (
         umbilicus_yx[0] - origin_zyx[1] + rng.normal(0.0, 40.0),
         umbilicus_yx[1] - origin_zyx[2] + rng.normal(0.0, 40.0),
     )
-    image = scan(papyrus, rng=rng, settings=settings, axis_yx=axis_yx)
+    image = scan(papyrus, geometry.normals, rng=rng, settings=settings, axis_yx=axis_yx)
     return Phantom(
         image=image,
         label=_make_label(papyrus, seed=seed, settings=settings, origin_zyx=origin_zyx),
@@ -116,6 +117,7 @@ def _make_label(
     if settings.ignore_share > 0:
         field = smooth_field(label.shape, seed + 101, origin_zyx=origin_zyx, scale=_IGNORE_SCALE)
         label[field >= np.quantile(field[::2, ::2, ::2], 1.0 - settings.ignore_share)] = IGNORE
+    label[papyrus.crumpled > 0.3] = IGNORE
     rim = settings.ignore_rim
     if rim > 0:
         keep = np.zeros(label.shape, bool)

@@ -28,7 +28,7 @@ _TWO_PI = 2.0 * math.pi
 _SCALES = (150.0, 64.0, 30.0)  # voxels per lattice step of the displacement
 _STRIP_LENGTH = 70.0  # voxels per lattice step of a wrap's own shift, along the sheet
 _STRIP_HEIGHT = 90.0  # the same along z
-_MAX_SHIFT = 0.34  # of a pitch; below 1/2, so knots keep their order
+_MAX_SHIFT = 0.34  # of a pitch; with the fine part (0.12) below 1/2, so knots keep their order
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def make_geometry(
     amplitudes = np.array(
         [
             settings.deformation * scale * f
-            for scale, f in zip(_SCALES, (0.5, 0.4, 0.2), strict=True)
+            for scale, f in zip(_SCALES, (0.5, 0.4, 0.28), strict=True)
         ]
     )
     py, px = _displaced(
@@ -185,7 +185,8 @@ def _knot(seed: np.uint64, k: int, turn: float, z: float, mean_pitch: float, shi
     turns = k + turn
     s = math.pi * mean_pitch * turns * abs(turns)
     n = spline2(seed, s / _STRIP_LENGTH, z / _STRIP_HEIGHT)
-    return k + shift * math.tanh(5.0 * n)
+    fine = spline2(seed + np.uint64(1), s / 24.0, z / 34.0)
+    return k + shift * math.tanh(5.0 * n) + 0.12 * fine
 
 
 @compiled

@@ -14,6 +14,7 @@ _SHARES = (
     "label_break_share",
     "ignore_share",
     "debris_share",
+    "crumpled_share",
     "deformation",
     "gap_variation",
 )
@@ -41,6 +42,8 @@ class PhantomSettings:
             where there is no room for a gap anyway).
         split_share: share of the sheet area where the two fibre layers come apart.
         hole_share: share of the sheet area torn away or eaten.
+        crumpled_share: share of the volume where the sheets are crumpled beyond recognition;
+            labelled 2, the truth stays as it was before.
         fibre_contrast: strength of the fibre texture, 1 as in the real samples.
         air: mean grey of air.
         recto: mean grey of the recto layer (fibres along the winding direction), denser.
@@ -65,15 +68,16 @@ class PhantomSettings:
     touching_share: float = 0.12
     split_share: float = 0.3
     hole_share: float = 0.04
+    crumpled_share: float = 0.05
     fibre_contrast: float = 1.0
     air: float = 92.0
     recto: float = 172.0
     verso: float = 142.0
-    inclusions: float = 25.0
+    inclusions: float = 60.0
     debris_share: float = 0.05
-    blur: float = 0.8
-    phase_contrast: float = 0.7
-    noise: float = 9.0
+    blur: float = 1.2
+    phase_contrast: float = 0.9
+    noise: float = 6.5
     ring_strength: float = 1.5
     beam_hardening: float = 0.15
     label_break_share: float = 0.06
@@ -135,6 +139,7 @@ PRESETS: dict[str, dict[str, object]] = {
     "clean": {
         "hole_share": 0.0,
         "split_share": 0.0,
+        "crumpled_share": 0.0,
         "touching_share": 0.0,
         "noise": 3.0,
         "ring_strength": 0.0,
