@@ -1,0 +1,42 @@
+"""Index of the blocks of a label volume that hold surface: a positive crop in O(1), exactly.
+
+One surface voxel is kept for each 8 x 8 x 8 block that has any. A crop placed so that it contains
+that voxel contains surface, whatever its size; drawing a block, not a voxel, spreads the crops
+evenly over the surface. 320^3 at 5 % surface: about 8000 entries of 12 bytes.
+
+Source: own; replaces the original's rejection sampling (up to 10 draws, hit rate 0.39 to 0.68).
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vesuvius.types import SURFACE
+
+BLOCK = 8
+"""Edge of an index block in voxels."""
+
+
+def positive_voxels(
+    label: npt.NDArray[Any], *, offset_zyx: tuple[int, int, int] = (0, 0, 0), seed: int = 0
+) -> npt.NDArray[np.int32]:
+    """Return one surface voxel per block that has any.
+
+    Args:
+        label: (z, y, x), values 0, 1, 2; only 1 counts.
+        offset_zyx: where `label` lies in its volume, a multiple of `BLOCK` on each axis.
+        seed: which voxel of a block is kept is drawn from it.
+
+    Returns:
+        (n, 3) int32 coordinates z, y, x in the volume, ordered by block.
+    """
+    voxels = np.argwhere(label == SURFACE)
+    if len(voxels) == 0:
+        return np.empty((0, 3), np.int32)
+    np.random.default_rng(seed).shuffle(voxels)
+    grid = [-(-n // BLOCK) for n in label.shape]
+    blocks = np.ravel_multi_index(tuple((voxels // BLOCK).T), grid)
+    _, first = np.unique(blocks, return_index=True)
+    found: npt.NDArray[np.int32] = (voxels[first] + np.asarray(offset_zyx)).astype(np.int32)
+    return found

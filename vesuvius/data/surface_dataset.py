@@ -1,0 +1,233 @@
+"""Crops of prepared volumes for surface training: data set, sampler, collation.
+
+Sample i of epoch e is a pure function of (seed, e, i). Ranks take every world_size-th i, so the
+batches of R ranks together hold what one process with R times the batch size would see, and a run
+resumed at an epoch's start sees what an uninterrupted one does. Workers hold no random state, and import
+no Lightning, which would cost each of them seconds.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torch.utils.data.distributed import DistributedSampler
+
+from vesuvius.data.augment import IDENTITY, MODES, Symmetry, draw_symmetry
+from vesuvius.data.chunk_cache import ChunkCache
+from vesuvius.data.crops import origin_containing, uniform_origin
+from vesuvius.data.store import PreparedVolume
+from vesuvius.errors import ConfigError
+from vesuvius.types import BACKGROUND, IGNORE, SurfaceSample
+
+Zyx = tuple[int, int, int]
+PAD = {"image": 0, "label": IGNORE, "wrap": 0}
+"""Value of voxels beyond a volume that is smaller than the patch."""
+
+
+class SurfaceBatch(TypedDict):
+    """Collated `SurfaceSample`s; nothing is converted to float here."""
+
+    image: Tensor  # (b, 1, z, y, x) uint8 or uint16
+    label: Tensor  # (b, 1, z, y, x) uint8
+    volume_id: list[str]
+    origin_zyx: Tensor  # (b, 3) int64
+    wrap: NotRequired[Tensor]  # (b, 1, z, y, x) int16
+
+
+class SurfaceDataset(Dataset[SurfaceSample]):
+    """Crops with labels; index with i or (epoch, i).
+
+    Args:
+        volumes: prepared volumes `<id>.zarr`, with labels.
+        patch_zyx: crop size.
+        samples_per_volume: crops of each volume in an epoch.
+        positive_share: share of crops drawn to contain surface, met to one crop in every epoch;
+            volumes without any surface give uniform crops instead.
+        seed: of everything drawn.
+        augment: "none", "flips_rot90" or "cube" (see `augment.MODES`).
+        fixed: validation: every epoch the same crops, volumes in order, both positive and uniform
+            ones in each volume (if it gives at least two).
+        ignore_as_background: label 2 becomes 0, as the original did.
+        with_wrap: add the true wrap number (phantom truth).
+        cache_mb: decoded chunks kept in each worker, MiB.
+
+    Raises:
+        ConfigError: an argument out of range.
+        PairingError: a volume without labels (or wrap numbers, if asked for).
+    """
+
+    def __init__(
+        self,
+        volumes: Sequence[str | Path],
+        patch_zyx: Sequence[int],
+        *,
+        samples_per_volume: int = 4,
+        positive_share: float = 0.7,
+        seed: int = 42,
+        augment: str = "none",
+        fixed: bool = False,
+        ignore_as_background: bool = False,
+        with_wrap: bool = False,
+        cache_mb: int = 256,
+    ) -> None:
+        self.paths = [Path(p) for p in volumes]
+        self.patch_zyx = check_patch(patch_zyx)
+        check_draws(samples_per_volume, positive_share, augment, cache_mb)
+        self.samples_per_volume = samples_per_volume
+        self.positive_share = positive_share
+        self.seed = seed
+        self.augment = augment
+        self.fixed = fixed
+        self.ignore_as_background = ignore_as_background
+        self.names = ["image", "label", *(["wrap"] if with_wrap else [])]
+        self.cache_mb = cache_mb
+        self._volumes: list[PreparedVolume] | None = None
+        self._plan: tuple[int, list[int], float] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Drop what is open: each worker opens files for itself, on first use."""
+        return {**self.__dict__, "_volumes": None, "_plan": None}
+
+    def __len__(self) -> int:
+        return len(self.paths) * self.samples_per_volume
+
+    def volumes(self) -> list[PreparedVolume]:
+        """Return the opened volumes, which share one chunk cache in this process."""
+        if self._volumes is None:
+            cache = ChunkCache(self.cache_mb * 2**20)
+            self._volumes = [PreparedVolume(path, cache) for path in self.paths]
+        return self._volumes
+
+    def __getitem__(self, index: int | tuple[int, int]) -> SurfaceSample:
+        epoch, i = index if isinstance(index, tuple) else (0, index)
+        if self.fixed:
+            epoch = 0
+        volume_index, positive = self._draw_plan(epoch, i)
+        volume = self.volumes()[volume_index]
+        rng = np.random.default_rng((self.seed, epoch, i))
+        origin = self._origin(volume, rng, positive=positive)
+        symmetry = draw_symmetry(self.augment, self.patch_zyx, rng)
+        sample: dict[str, Any] = {
+            name: self._crop(volume, name, origin, symmetry) for name in self.names
+        }
+        if self.ignore_as_background:
+            label = sample["label"]
+            label[label == IGNORE] = BACKGROUND
+        return cast(SurfaceSample, {**sample, "volume_id": volume.volume_id, "origin_zyx": origin})
+
+    def _draw_plan(self, epoch: int, i: int) -> tuple[int, bool]:
+        """Return which volume sample i takes and whether its crop must contain surface.
+
+        Positive draws are spread evenly: of samples 0 to n - 1, share * n are positive, to one.
+        Beyond the epoch's length the volumes come round again, with new crops.
+        """
+        share = self.positive_share
+        if self.fixed:
+            volume, j = divmod(i % len(self), self.samples_per_volume)
+            positives = _fixed_positives(self.samples_per_volume, share)
+            return volume, j < positives
+        if self._plan is None or self._plan[0] != epoch:
+            rng = np.random.default_rng((self.seed, epoch))
+            slots = np.repeat(np.arange(len(self.paths)), self.samples_per_volume)
+            self._plan = (epoch, rng.permutation(slots).tolist(), float(rng.random()))
+        _, slots_in_order, shift = self._plan
+        positive = math.floor((i + 1) * share + shift) > math.floor(i * share + shift)
+        return slots_in_order[i % len(slots_in_order)], positive
+
+    def _origin(self, volume: PreparedVolume, rng: np.random.Generator, *, positive: bool) -> Zyx:
+        if positive and len(volume.positive):
+            z, y, x = volume.positive[rng.integers(len(volume.positive))].tolist()
+            return origin_containing((z, y, x), volume.shape_zyx, self.patch_zyx, rng)
+        return uniform_origin(volume.shape_zyx, self.patch_zyx, rng)
+
+    def _crop(
+        self, volume: PreparedVolume, name: str, origin: Zyx, symmetry: Symmetry
+    ) -> np.ndarray[Any, Any]:
+        """Return (1, z, y, x), turned; written once, straight into its final place."""
+        reader = volume.array(name)
+        out = np.empty(self.patch_zyx, reader.dtype)
+        stop = tuple(
+            min(o + p, n) for o, p, n in zip(origin, self.patch_zyx, volume.shape_zyx, strict=True)
+        )
+        target = out if symmetry == IDENTITY else symmetry.inverse().apply(out)
+        size = tuple(b - a for a, b in zip(origin, stop, strict=True))
+        if size != self.patch_zyx:
+            out.fill(PAD[name])
+        reader.read_into(target[tuple(map(slice, size))], origin, stop)
+        return out[None]
+
+
+class EpochSampler(DistributedSampler[SurfaceSample]):
+    """Yields (epoch, i) for the i of one rank; Lightning calls `set_epoch`.
+
+    The class derives from `DistributedSampler` so that Lightning leaves it in place under DDP.
+
+    Args:
+        dataset: what is indexed.
+        multiple_of: the number of samples of all ranks together is rounded up to a multiple of
+            it. Beyond the data set's length a training set draws new crops.
+        rank: of this process.
+        world_size: number of processes.
+    """
+
+    def __init__(
+        self, dataset: SurfaceDataset, *, multiple_of: int = 1, rank: int = 0, world_size: int = 1
+    ) -> None:
+        super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=False)
+        unit = math.lcm(multiple_of, world_size)
+        self.total_size = -(-len(dataset) // unit) * unit
+        self.num_samples = self.total_size // world_size
+
+    def __iter__(self) -> Iterator[Any]:
+        for i in range(self.rank, self.total_size, self.num_replicas):
+            yield (self.epoch, i)
+
+
+def collate_surface(samples: Sequence[SurfaceSample]) -> SurfaceBatch:
+    """Return the batch of samples; arrays keep their dtype."""
+    batch: dict[str, Any] = {
+        name: torch.from_numpy(np.stack([cast(dict[str, Any], s)[name] for s in samples]))
+        for name in ("image", "label", "wrap")
+        if name in samples[0]
+    }
+    batch["volume_id"] = [s["volume_id"] for s in samples]
+    batch["origin_zyx"] = torch.tensor([s["origin_zyx"] for s in samples])
+    return cast(SurfaceBatch, batch)
+
+
+def check_patch(patch_zyx: Sequence[int]) -> Zyx:
+    """Return the patch as three ints.
+
+    Raises:
+        ConfigError: not three positive numbers.
+    """
+    patch = tuple(int(n) for n in patch_zyx)
+    if len(patch) != 3 or min(patch) < 1:
+        raise ConfigError(f"patch_zyx is {list(patch_zyx)}; expected three positive sizes z, y, x")
+    return (patch[0], patch[1], patch[2])
+
+
+def check_draws(
+    samples_per_volume: int, positive_share: float, augment: str, cache_mb: int
+) -> None:
+    if samples_per_volume < 1:
+        raise ConfigError(f"samples_per_volume is {samples_per_volume}; expected 1 or more")
+    if not 0 <= positive_share <= 1:
+        raise ConfigError(f"positive_share is {positive_share}; expected 0 to 1")
+    if augment not in MODES:
+        raise ConfigError(f"augment is {augment!r}; expected one of {', '.join(MODES)}")
+    if cache_mb < 0:
+        raise ConfigError(f"cache_mb is {cache_mb}; expected 0 or more")
+
+
+def _fixed_positives(num_crops: int, share: float) -> int:
+    """Return how many of a volume's validation crops are positive; both kinds occur from 2 on."""
+    wanted = round(num_crops * share)
+    if num_crops < 2 or share in (0.0, 1.0):
+        return math.ceil(num_crops * share)
+    return min(max(wanted, 1), num_crops - 1)
