@@ -9,6 +9,7 @@ from vesuvius.data.splits import check_id
 from vesuvius.data.store import TRUTH_DTYPES
 from vesuvius.data.tiff import TiffStack, is_tiff
 from vesuvius.data.volume import Volume
+from vesuvius.data.volume_zarr import is_zarr
 from vesuvius.errors import PairingError, VolumeFormatError, VolumeNotFoundError
 
 
@@ -126,17 +127,13 @@ def list_volumes(root: Path) -> dict[str, Path]:
 
 def _looks_like_volume(path: Path) -> bool:
     if path.is_dir():
-        return _is_zarr(path)
+        return is_zarr(path)
     return is_tiff(path) or path.suffix.lower() == ".npy"
-
-
-def _is_zarr(path: Path) -> bool:
-    return any((path / name).is_file() for name in ("zarr.json", ".zarray", ".zgroup"))
 
 
 def _is_volume_folder(folder: Path) -> bool:
     """Tell whether a folder is itself one volume: a Zarr, or at least two 2-D TIFF slices."""
-    if _is_zarr(folder):
+    if is_zarr(folder):
         return True
     tiffs = sorted(p for p in folder.iterdir() if is_tiff(p) and not p.name.startswith("."))
     if len(tiffs) < 2:

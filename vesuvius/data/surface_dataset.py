@@ -2,8 +2,8 @@
 
 Sample i of epoch e is a pure function of (seed, e, i). Ranks take every world_size-th i, so the
 batches of R ranks together hold what one process with R times the batch size would see, and a run
-resumed at an epoch's start sees what an uninterrupted one does. Workers hold no random state, and import
-no Lightning, which would cost each of them seconds.
+resumed at an epoch's start sees what an uninterrupted one does. Workers hold no random state, and
+import no Lightning, which would cost each of them seconds.
 """
 
 import math
@@ -215,6 +215,7 @@ def check_patch(patch_zyx: Sequence[int]) -> Zyx:
 def check_draws(
     samples_per_volume: int, positive_share: float, augment: str, cache_mb: int
 ) -> None:
+    """Raise `ConfigError` if an argument of the crops is out of range."""
     if samples_per_volume < 1:
         raise ConfigError(f"samples_per_volume is {samples_per_volume}; expected 1 or more")
     if not 0 <= positive_share <= 1:
