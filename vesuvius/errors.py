@@ -33,6 +33,10 @@ class ConfigError(VesuviusError, ValueError):
     """An argument or config key is out of range or contradicts another."""
 
 
+class RunFileError(VesuviusError, FileNotFoundError):
+    """A file of a training run (metrics, history) is missing or holds nothing to show."""
+
+
 class CheckpointError(VesuviusError, RuntimeError):
     """A checkpoint cannot be read or belongs to another network."""
 

@@ -1,0 +1,175 @@
+"""Training curves of a run: loss terms, validation metrics, learning rate, speed."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from vesuvius.pictures import history, style
+
+Series = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+"""Positions in epochs and values."""
+
+_LOG_RATIO = 30.0
+"""An axis of positive values that spans more than this is logarithmic."""
+
+
+def training_curves(csv_path: Path, png_path: Path, *, title: str = "") -> Path:
+    """Draw the curves of a metrics CSV and write history.csv and history.json beside the PNG.
+
+    Args:
+        csv_path: metrics.csv of Lightning's CSVLogger, or a history.csv.
+        png_path: PNG to write; its folder is made.
+        title: heading, e.g. the run's name.
+
+    Returns:
+        The PNG's path.
+
+    Raises:
+        RunFileError: if the CSV is missing or empty.
+        StorageError: if a file cannot be written.
+    """
+    rows = history.read_metrics(csv_path)
+    history.write_history(history.epoch_history(rows), Path(png_path).parent)
+    return draw_curves(rows, png_path, title=title)
+
+
+def draw_curves(rows: Sequence[history.Row], png_path: Path, *, title: str = "") -> Path:
+    """Draw the four panels of rows with "step" and "epoch"; return the PNG's path.
+
+    Raises:
+        StorageError: if the file cannot be written.
+    """
+    series = _series(rows)
+    figure = style.new_figure(13.0, 8.2)
+    num_epochs = int(max(row["epoch"] for row in rows)) + 1
+    figure.text(
+        0.06, 0.957, _heading(rows, num_epochs, title), fontsize=14, color=style.INK,
+        weight="bold", va="center",
+    )  # fmt: skip
+    panels: tuple[tuple[str, Callable[[str], bool]], ...] = (
+        ("Loss terms, unweighted (line: training, dashed: validation)", _is_loss),
+        ("Validation metrics", lambda n: n.startswith("val/") and not _is_loss(n)),
+        ("Learning rate", lambda n: n == "lr" or n.startswith("lr-") or n.endswith("/lr")),
+        ("Training samples per second", lambda n: "samples" in n),
+    )
+    for number, (name, belongs) in enumerate(panels):
+        left, bottom = 0.06 + 0.49 * (number % 2), 0.555 - 0.475 * (number // 2)
+        axes = figure.add_axes((left, bottom, 0.43, 0.345))
+        _draw_panel(axes, {key: value for key, value in series.items() if belongs(key)}, name)
+        axes.set_xlim(0, num_epochs)
+    return style.save_figure(figure, png_path)
+
+
+def _heading(rows: Sequence[history.Row], num_epochs: int, title: str) -> str:
+    parts = [title] if title else []
+    parts.append(f"{num_epochs} epoch{'s' if num_epochs > 1 else ''}")
+    scored = [row for row in rows if np.isfinite(row.get("val/score", np.nan))]
+    if scored:
+        best = max(scored, key=lambda row: row["val/score"])
+        parts.append(f"best val/score {best['val/score']:.3f} in epoch {int(best['epoch'])}")
+    return "   |   ".join(parts)
+
+
+def _is_loss(name: str) -> bool:
+    return "loss" in name.split("/")
+
+
+def _series(rows: Sequence[history.Row]) -> dict[str, Series]:
+    """Return name -> (position in epochs, value); the end of epoch 0 lies at 1."""
+    steps_per_epoch = (max(r["step"] for r in rows) + 1) / (max(r["epoch"] for r in rows) + 1)
+    names = {name for row in rows for name in row} - {"step", "epoch"}
+    series: dict[str, Series] = {}
+    for name in sorted(names):
+        points = [(row["step"] + 1, row[name]) for row in rows if name in row]
+        steps, values = np.asarray(points, dtype=np.float64).T
+        series[name] = steps / steps_per_epoch, values
+    return series
+
+
+def _draw_panel(axes: Axes, series: dict[str, Series], title: str) -> None:
+    axes.set_title(title, fontsize=11.5, color=style.INK, loc="left", pad=6)
+    _frame(axes)
+    if not series:
+        axes.text(
+            0.5, 0.5, "nothing logged", transform=axes.transAxes, ha="center", va="center",
+            fontsize=11, color=style.MUTED,
+        )  # fmt: skip
+        axes.set_yticks([])
+        return
+    names = sorted({_short(name) for name in series}, key=lambda n: (n not in _FIRST, n))
+    colours = {name: style.SERIES[i % len(style.SERIES)] for i, name in enumerate(names)}
+    labelled: set[str] = set()
+    for key in sorted(series, key=lambda k: names.index(_short(k))):
+        positions, values = series[key]
+        name = _short(key)
+        if key.endswith("_step"):
+            axes.plot(positions, values, color=colours[name], linewidth=0.8, alpha=0.35)
+            if f"{key.removesuffix('_step')}_epoch" in series:
+                continue
+        dashed = _is_loss(key) and key.startswith("val/")
+        axes.plot(
+            positions, values, color=colours[name], linewidth=1.7,
+            linestyle=(0, (4, 2)) if dashed else "-", marker="o" if len(values) < 40 else None,
+            markersize=3.2, label=None if name in labelled else name,
+        )  # fmt: skip
+        labelled.add(name)
+    _scale(axes, np.concatenate([values for _, values in series.values()]))
+    if len(names) > 1:
+        axes.legend(
+            fontsize=9.5, frameon=True, framealpha=0.85, edgecolor="none", labelcolor=style.INK,
+            ncols=1 + len(names) // 5, loc="best",
+        )  # fmt: skip
+    _annotate_last(axes, series)
+
+
+_FIRST = ("total", "score", "dice")
+"""Drawn first, in the first colours."""
+
+
+def _short(name: str) -> str:
+    """Return the legend's name: without stage, area and the logger's suffix."""
+    bare = name.removesuffix("_step").removesuffix("_epoch")
+    for prefix in ("train/loss/", "val/loss/", "val/", "train/", "throughput/", "lr-"):
+        if bare.startswith(prefix):
+            return bare.removeprefix(prefix)
+    return bare
+
+
+def _scale(axes: Axes, values: npt.NDArray[np.float64]) -> None:
+    finite = values[np.isfinite(values)]
+    if finite.size and finite.min() > 0 and finite.max() / finite.min() > _LOG_RATIO:
+        axes.set_yscale("log")
+        axes.yaxis.set_minor_locator(NullLocator())
+        if finite.max() / finite.min() < 1000:  # a decade or two: label within it as well
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    elif finite.size and finite.min() >= 0:
+        axes.set_ylim(0, finite.max() * 1.08 or 1.0)
+
+
+def _annotate_last(axes: Axes, series: dict[str, Series]) -> None:
+    """Write the last value at the end of a panel that has a single line."""
+    if len(series) != 1:
+        return
+    (positions, values) = next(iter(series.values()))
+    falling = len(values) > 1 and values[-1] < values[-2]
+    axes.annotate(
+        f"{values[-1]:.3g}", (float(positions[-1]), float(values[-1])),
+        xytext=(-10, -3) if falling else (-4, 7),
+        textcoords="offset points", fontsize=9.5, color=style.INK, ha="right",
+    )  # fmt: skip
+
+
+def _frame(axes: Axes) -> None:
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(style.FRAME)
+    axes.grid(visible=True, axis="y", color="#e7e9ee", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=9.5, colors=style.MUTED, length=3)
+    axes.set_xlabel("epoch", fontsize=10, color=style.MUTED)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
