@@ -200,55 +200,45 @@ def _fill(
                 w, p, t = float(winding[i, j, k]), float(pitch[i, j, k]), float(turn[i, j, k])
                 n = np.floor(w)
                 s = _length(mean_pitch, n + t)
-                cover, grey = _layers(seeds, s, z, (w - n) * p, p, thickness, cuts, greys)
+                d = (w - n) * p
+                cover, grey = _layers(seeds, s, z, d, p, thickness, cuts, greys)
                 if n >= 1 and cover >= 0.5:
                     wrap[i, j, k] = n
                 near = np.floor(w + 0.5)
                 if near >= 1 and abs(w - near) * p <= half_line:
-                    s = _length(mean_pitch, near + t)
-                    if _patch(seeds[0], _HOLE, s, z) < cuts[_HOLE]:
-                        broken = _patch(seeds[3], _BREAK, s, z) >= cuts[_BREAK]
-                        line[i, j, k] = 2 if broken else 1
+                    line[i, j, k] = _line(seeds, _length(mean_pitch, near + t), z, cuts)
                 mess = float(crumpled[i, j, k])
                 if mess > 0.0:  # what is seen there comes from somewhere near
                     y, x = j + origin[1], k + origin[2]
                     w += mess * _CRUMPLED_DEPTH / p * value3(seeds[14], z / 9.0, y / 7.0, x / 7.0)
-                density[i, j, k] = _grey(w, p, t, z, mean_pitch, seeds, cuts, greys, thickness)
+                    n = np.floor(w)
+                    s = _length(mean_pitch, n + t)
+                    d = (w - n) * p
+                    cover, grey = _layers(seeds, s, z, d, p, thickness, cuts, greys)
+                value = _debris_grey(seeds, s, z, d, cuts, greys)
+                if n >= 1:
+                    value += cover * (grey - value)
+                if n >= 0 and p - d < 0.5:  # the next wrap's face covers part of this voxel
+                    s = _length(mean_pitch, n + 1 + t)
+                    cover, grey = _layers(seeds, s, z, d - p, p, thickness, cuts, greys)
+                    value += cover * (grey - value)
+                density[i, j, k] = value
     return density, wrap, line
 
 
 @compiled
-def _grey(
-    w: float,
-    p: float,
-    t: float,
-    z: float,
-    mean_pitch: float,
-    seeds: Array,
-    cuts: Array,
-    greys: Array,
-    thickness: Array,
-) -> float:
-    """Return the grey of a voxel: debris, over it the papyrus, over it the next wrap's face."""
-    n = np.floor(w)
-    s = _length(mean_pitch, n + t)
-    d = (w - n) * p
-    value = _debris_grey(seeds, s, z, d, cuts, greys)
-    if n >= 1:
-        cover, grey = _layers(seeds, s, z, d, p, thickness, cuts, greys)
-        value += cover * (grey - value)
-    if n >= 0 and p - d < 0.5:
-        s = _length(mean_pitch, n + 1 + t)
-        cover, grey = _layers(seeds, s, z, d - p, p, thickness, cuts, greys)
-        value += cover * (grey - value)
-    return float(value)
+def _line(seeds: Array, s: float, z: float, cuts: Array) -> int:
+    """Return 1 on the recto line, 2 where labels lack it, 0 where the papyrus is torn away."""
+    if _patch(seeds[0], _HOLE, s, z) >= cuts[_HOLE]:
+        return 0
+    return 2 if _patch(seeds[3], _BREAK, s, z) >= cuts[_BREAK] else 1
 
 
 @compiled
 def _debris_grey(seeds: Array, s: float, z: float, d: float, cuts: Array, greys: Array) -> float:
     if cuts[_DEBRIS] == np.inf:
         return float(greys[0])
-    over = _debris(seeds[4], s, z, d) - cuts[_DEBRIS]
+    over = float(_debris(seeds[4], s, z, d) - cuts[_DEBRIS])
     return float(greys[0]) + min(max(5.0 * over, 0.0), 1.0) * 0.8 * float(greys[2] - greys[0])
 
 
