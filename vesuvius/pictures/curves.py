@@ -100,7 +100,8 @@ def _draw_panel(axes: Axes, series: dict[str, Series], title: str) -> None:
         )  # fmt: skip
         axes.set_yticks([])
         return
-    names = sorted({_short(name) for name in series}, key=lambda n: (n not in _FIRST, n))
+    rank = {name: number for number, name in enumerate(_FIRST)}
+    names = sorted({_short(n) for n in series}, key=lambda n: (rank.get(n, len(rank)), n))
     colours = {name: style.SERIES[i % len(style.SERIES)] for i, name in enumerate(names)}
     labelled: set[str] = set()
     for key in sorted(series, key=lambda k: names.index(_short(k))):
