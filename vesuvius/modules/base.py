@@ -25,6 +25,9 @@ class BaseModule(LightningModule):
         metrics: name -> metric over validation crops; logged as `val/<name>`.
     """
 
+    model: nn.Module
+    loss: nn.Module
+
     def __init__(
         self,
         *,

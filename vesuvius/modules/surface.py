@@ -65,7 +65,7 @@ class SurfaceModule(BaseModule):
         )
         check_heads = getattr(loss, "check_heads", None)
         if check_heads is not None:
-            check_heads(tuple(model.heads))
+            check_heads(tuple(getattr(model, "heads", ("surface_logit",))))
         self.threshold = threshold
         self.channels_last = channels_last
         self.collapse_patience = collapse_patience
@@ -78,7 +78,8 @@ class SurfaceModule(BaseModule):
             on_gpu = self.trainer.strategy.root_device.type == "cuda"
             self.channels_last = on_gpu or str(self.trainer.precision).startswith("bf16")
         if self.channels_last:
-            self.model.to(memory_format=torch.channels_last_3d)
+            # torch's stubs lack this overload
+            self.model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def forward_batch(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Return the heads for `batch["image"]` (b, 1, z, y, x), uint8 or uint16 or float."""
@@ -102,6 +103,7 @@ class SurfaceModule(BaseModule):
         """Threshold the probability and feed every metric with (mask, label)."""
         mask = (torch.sigmoid(outputs["surface_logit"].float()) > self.threshold).to(torch.uint8)
         for metric in self.metrics.values():
+            assert isinstance(metric, Metric)
             metric.update(mask, batch["label"])
 
     def after_training_step(self, outputs: Mapping[str, Tensor], batch: dict[str, Any]) -> None:

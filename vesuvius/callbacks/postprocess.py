@@ -1,0 +1,93 @@
+"""Post-processing of the validation predictions, on rank zero, and what it gains."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import zarr
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torchmetrics import Metric
+
+from vesuvius.callbacks.schedule import is_due
+from vesuvius.inference import write_mask
+from vesuvius.inference.store import read_prediction, write_json
+from vesuvius.types import Postprocess, PostprocessResult
+
+
+class PostprocessCallback(Callback):
+    """Runs a post-processing on the predictions that `VolumeValidation` left in `folder`.
+
+    Only schedules: the work is `postprocess`, a plain function of arrays. Writes
+    `<folder>/<id>_mask.tif` and `<folder>/<id>_postprocess.json`, logs `val/post/score` and its
+    parts and `time/postprocess_s`. Must come after `VolumeValidation` in the callbacks.
+
+    Args:
+        postprocess: (probability, normals) -> PostprocessResult.
+        metric: a fresh one, updated with (mask, label) of one volume.
+        folder: where the predictions lie.
+        every_n_epochs: every n-th epoch and the last.
+    """
+
+    def __init__(
+        self, *, postprocess: Postprocess, metric: Metric, folder: str, every_n_epochs: int = 10
+    ) -> None:
+        self.postprocess = postprocess
+        self.metric = metric
+        self.folder = Path(folder)
+        self.every_n_epochs = every_n_epochs
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Solve and score on rank zero when due; every rank logs the same numbers."""
+        if not is_due(trainer, self.every_n_epochs):
+            return
+        values: dict[str, float] = {}
+        if trainer.is_global_zero:
+            volumes: list[Path] = trainer.datamodule.val_volumes()  # type: ignore[attr-defined]
+            values = postprocess_folder(self.postprocess, self.metric, self.folder, volumes)
+        values = trainer.strategy.broadcast(values, src=0)
+        for name, value in values.items():
+            pl_module.log(name, value)
+
+
+def postprocess_folder(
+    postprocess: Postprocess, metric: Metric, folder: Path, volumes: list[Path]
+) -> dict[str, float]:
+    """Write the masks of all predictions in `folder`; return mean scores and seconds a volume.
+
+    Args:
+        postprocess: see PostprocessCallback.
+        metric: updated and reset without any synchronisation.
+        folder: predictions `<id>.zarr`; volumes without one are left out.
+        volumes: prepared volumes with labels.
+    """
+    seconds = []
+    for volume in volumes:
+        if not (folder / volume.name).is_dir():
+            continue
+        start = time.perf_counter()
+        result = postprocess_prediction(postprocess, folder / volume.name)
+        seconds.append(time.perf_counter() - start)
+        write_mask(folder / f"{volume.stem}_mask.tif", result.mask)
+        write_json(folder / f"{volume.stem}_postprocess.json", result.report)
+        label = np.asarray(zarr.open_group(volume, mode="r")["label"])
+        metric.update(torch.from_numpy(result.mask), torch.from_numpy(label))
+    if not seconds:
+        return {}
+    metric.sync_on_compute = False  # this process alone has updated it
+    values = {f"val/post/{name}": float(value) for name, value in metric.compute().items()}
+    metric.reset()
+    return {**values, "time/postprocess_s": float(np.mean(seconds))}
+
+
+def postprocess_prediction(postprocess: Postprocess, prediction: Path) -> PostprocessResult:
+    """Return the result for one stored prediction (probability uint8, normals int8)."""
+    arrays, attributes = read_prediction(prediction)
+    stored_max = attributes["stored_max"]
+    probability = np.asarray(arrays["probability"]).astype(np.float32)
+    probability /= stored_max["probability"]
+    normals = None
+    if "normals" in arrays:
+        normals = np.asarray(arrays["normals"]).astype(np.float32)
+        normals /= stored_max["normals"]
+    return postprocess(probability, normals)

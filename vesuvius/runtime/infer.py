@@ -1,0 +1,226 @@
+"""Inference of one or many volumes with a run's network: predict, post-process, score."""
+
+import logging
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.progress import Progress as Bar
+from rich.progress import TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from vesuvius import __version__
+from vesuvius.data.sources import list_volumes
+from vesuvius.data.volume import Volume
+from vesuvius.errors import ConfigError, VesuviusError
+from vesuvius.inference import (
+    PredictionWriter,
+    RunReport,
+    VolumePrediction,
+    finished_prediction,
+    predict_volume,
+    prepare_network,
+    surface_predictor,
+    write_mask,
+)
+from vesuvius.inference.store import prediction_path, read_prediction, write_json
+from vesuvius.runtime.provenance import git_commit
+from vesuvius.runtime.results import Results
+from vesuvius.runtime.run_folder import RunFolder, file_hash
+from vesuvius.types import FloatVolume, Postprocess, Report
+
+log = logging.getLogger(__name__)
+
+
+class SlicedVolume:
+    """A `Volume` that reads like an array: `image[z0:z1, y0:y1, x0:x1]`."""
+
+    def __init__(self, volume: Volume) -> None:
+        self._volume = volume
+        self.shape = volume.shape_zyx
+        self.dtype = volume.dtype
+
+    def __getitem__(self, key: tuple[slice, slice, slice]) -> Any:
+        """Return the box of three slices with step 1."""
+        bounds = [part.indices(size) for part, size in zip(key, self.shape, strict=True)]
+        (z0, z1, _), (y0, y1, _), (x0, x1, _) = bounds
+        return self._volume.read((z0, y0, x0), (z1, y1, x1))
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What stays the same for all volumes of one call."""
+
+    cfg: DictConfig
+    out_dir: Path
+    predict: Any
+    roi_zyx: list[int]
+    settings: Mapping[str, Any]
+    postprocess: Postprocess | None
+
+
+def infer(cfg: DictConfig) -> float | None:
+    """Predict every volume; write masks, reports and scores; return the mean score if labelled.
+
+    A volume that fails is named, the others go on, and the call ends with an error. Volumes
+    that an earlier call finished with the same settings are not predicted again.
+
+    Raises:
+        VesuviusError: nothing could be started, or some volumes failed.
+    """
+    volumes = find_volumes(cfg)
+    job = make_job(cfg)
+    report = RunReport(total_volumes=len(volumes))
+    results = Results(job.out_dir, pictures=cfg.pictures)
+    with Bar(*Bar.get_default_columns()[:3], TimeElapsedColumn(), TimeRemainingColumn(),
+             TextColumn("{task.fields[state]}"), transient=True) as bar:  # fmt: skip
+        task = bar.add_task("volumes", total=len(volumes), state="")
+        for number, (volume_id, path) in enumerate(volumes.items()):
+
+            def show(state: Any, number: int = number, volume_id: str = volume_id) -> None:
+                share = number + state.done / state.total
+                bar.update(task, completed=share, state=f"{volume_id}: {state}")
+
+            try:
+                handle_volume(job, volume_id, path, report, results, show)
+            except VesuviusError as error:
+                report.add_failed(volume_id, error)
+                log.error("%s: %s", volume_id, error)  # noqa: TRY400 - the message is the news
+            bar.update(task, completed=number + 1)
+    report.write(job.out_dir / "report.json")
+    log.info(
+        "%d predicted, %d already there, %d failed; %.1f s a volume, %.0f s for all %d",
+        *(len(report.volumes), len(report.skipped), len(report.failed)),
+        *(report.seconds_per_volume, report.projected_seconds, report.total_volumes),
+    )
+    score = results.finish()
+    if report.failed:
+        raise ConfigError(f"{len(report.failed)} volumes failed: {', '.join(report.failed)}.")
+    return score
+
+
+def find_volumes(cfg: DictConfig) -> dict[str, Path]:
+    """Return id -> path of what `volume`, `split` and `max_volumes` name."""
+    volumes = list_volumes(Path(cfg.volume))
+    if cfg.split is not None:
+        wanted = RunFolder(cfg.run_dir).volume_ids(cfg.split)
+        missing = sorted(set(wanted) - set(volumes))
+        if missing:
+            raise ConfigError(
+                f"split={cfg.split} names {len(missing)} volumes that volume={cfg.volume} does not "
+                f"hold, e.g. {missing[0]}."
+            )
+        volumes = {name: volumes[name] for name in wanted}
+    return dict(list(volumes.items())[: cfg.max_volumes])
+
+
+def make_job(cfg: DictConfig) -> Job:
+    """Rebuild the network of the run and everything else that is needed once."""
+    run = RunFolder(cfg.run_dir)
+    checkpoint = run.checkpoint(cfg.checkpoint)
+    network = prepare_network(run.network(checkpoint), device=cfg.device, precision=cfg.precision)
+    roi_zyx = list(cfg.roi_zyx) if cfg.roi_zyx else run.patch_zyx()
+    log.info(
+        "%s on %s in %s, window %s, overlap %s, tta %s",
+        *(checkpoint, network.device, network.precision, roi_zyx, cfg.overlap, cfg.tta),
+    )
+    settings = {
+        "checkpoint": file_hash(checkpoint),
+        "roi_zyx": roi_zyx,
+        "overlap": cfg.overlap,
+        "tta": cfg.tta,
+        "precision": network.precision,
+    }
+    return Job(
+        cfg=cfg,
+        out_dir=Path(cfg.out_dir),
+        predict=surface_predictor(network, tta=cfg.tta),
+        roi_zyx=roi_zyx,
+        settings=settings,
+        postprocess=instantiate(cfg.postprocess, _convert_="all") if cfg.postprocess else None,
+    )
+
+
+def handle_volume(
+    job: Job, volume_id: str, path: Path, report: RunReport, results: Results, show: Any
+) -> None:
+    """Predict one volume (unless done), write its masks, hand them to the results."""
+    volume = Volume(path)
+    image = SlicedVolume(volume)
+    settings = {**job.settings, "source": str(path), "shape_zyx": list(image.shape)}
+    if finished_prediction(job.out_dir, volume_id, settings):
+        report.add_skipped(volume_id)
+    else:
+        prediction = predict_one(job, volume_id, image, settings, show)
+        report.add(volume_id, prediction.report)
+    probability, normals = load_prediction(job.out_dir, volume_id)
+    threshold_mask = (probability > job.cfg.threshold).astype(np.uint8)
+    write_mask(job.out_dir / "threshold" / f"{volume_id}_mask.tif", threshold_mask)
+    mask, figures = threshold_mask, Report()
+    if job.postprocess is not None:
+        start = time.perf_counter()
+        result = job.postprocess(probability, normals)
+        mask, figures = result.mask, dict(result.report)
+        figures["postprocess_s"] = time.perf_counter() - start
+    write_mask(job.out_dir / f"{volume_id}_mask.tif", mask)
+    write_json(
+        job.out_dir / f"{volume_id}_mask.json",
+        {
+            "settings": settings,
+            "postprocess": OmegaConf.to_container(job.cfg.postprocess, resolve=True)
+            if job.cfg.postprocess
+            else None,
+            "figures": figures,
+            "run_dir": str(job.cfg.run_dir),
+            "vesuvius": __version__,
+            "git_commit": git_commit(),
+        },
+    )
+    results.add(volume_id, path, image, probability, {"threshold": threshold_mask, "final": mask})
+    if not job.cfg.save_probability:
+        remove_prediction(job.out_dir, volume_id)
+
+
+def predict_one(
+    job: Job, volume_id: str, image: SlicedVolume, settings: Mapping[str, Any], show: Any
+) -> VolumePrediction:
+    """Stream one volume's prediction into its store; nothing is left after a failure."""
+    with PredictionWriter(
+        job.out_dir, volume_id, shape_zyx=image.shape, settings=settings
+    ) as writer:
+        prediction = predict_volume(
+            job.predict,
+            image,
+            roi_zyx=job.roi_zyx,
+            overlap=job.cfg.overlap,
+            batch_size=job.cfg.batch_size,
+            device=job.cfg.device,
+            out=writer.arrays,
+            progress=show,
+            threshold=job.cfg.threshold,
+        )
+        writer.finish(prediction.report)
+    return prediction
+
+
+def load_prediction(folder: Path, volume_id: str) -> tuple[FloatVolume, FloatVolume | None]:
+    """Return probability (z, y, x) in [0, 1] and normals (3, z, y, x) or None as float32."""
+    arrays, attributes = read_prediction(prediction_path(folder, volume_id))
+    scale = attributes["stored_max"]
+    probability = np.asarray(arrays["probability"]).astype(np.float32)
+    probability /= scale["probability"]
+    if "normals" not in arrays:
+        return probability, None
+    normals = np.asarray(arrays["normals"]).astype(np.float32)
+    normals /= scale["normals"]
+    return probability, normals
+
+
+def remove_prediction(folder: Path, volume_id: str) -> None:
+    """Delete the stored probability of one volume."""
+    shutil.rmtree(prediction_path(folder, volume_id), ignore_errors=True)

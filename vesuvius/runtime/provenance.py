@@ -1,0 +1,70 @@
+"""What a run was: code version, packages, group choices, sizes; saved and sent to the loggers."""
+
+import platform
+import subprocess
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+
+from vesuvius import __version__
+from vesuvius.inference.store import write_json
+
+_PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "numpy", "zarr", "tifffile")
+
+
+def git_commit() -> str:
+    """Return the commit of the code, '+' appended when it was changed, '' outside a checkout."""
+    here = str(Path(__file__).parent)
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", here, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        return done.stdout.strip()
+
+    try:
+        commit = git("rev-parse", "--short=12", "HEAD")
+        return commit + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def package_versions(names: Iterable[str] = _PACKAGES) -> dict[str, str]:
+    """Return installed versions by package name; absent packages are left out."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def collect(cfg: DictConfig, *, num_parameters: int, data: dict[str, Any]) -> dict[str, Any]:
+    """Return everything worth knowing about the run as plain nested values."""
+    hydra = HydraConfig.get()
+    return {
+        "config": OmegaConf.to_container(cfg, resolve=True),
+        "choices": dict(hydra.runtime.choices),
+        "overrides": list(hydra.overrides.task),
+        "num_parameters": num_parameters,
+        "data": data,
+        "vesuvius": __version__,
+        "git_commit": git_commit(),
+        "python": platform.python_version(),
+        "packages": package_versions(),
+    }
+
+
+def save(provenance: dict[str, Any], folder: Path, loggers: list[Logger]) -> None:
+    """Write `run.json` and send the flat configuration to every logger. Rank zero only."""
+    write_json(folder / "run.json", provenance)
+    flat = dict(provenance["config"])
+    for name in ("choices", "num_parameters", "data", "git_commit", "packages"):
+        flat[name] = provenance[name]
+    for logger in loggers:
+        logger.log_hyperparams(flat)

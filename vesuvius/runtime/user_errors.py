@@ -1,0 +1,59 @@
+"""Turns errors that are the user's to solve into one message and exit status 2."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf.errors import MissingMandatoryValue
+
+from vesuvius.errors import VesuviusError
+
+_USER_ERRORS = (VesuviusError, InstantiationException, MissingMandatoryValue)
+
+
+def _user_error(error: BaseException | None) -> BaseException | None:
+    """Return the error of ours behind Hydra's wrapper, or the wrapper itself, or None."""
+    first = error
+    while error is not None:
+        if isinstance(error, VesuviusError):
+            return error
+        error = error.__cause__
+    return first if isinstance(first, _USER_ERRORS) else None
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Print a user's error without a traceback and exit with 2; let everything else through.
+
+    In a multirun the error is raised: the sweeper counts the failed job and may go on.
+    """
+    try:
+        yield
+    except (VesuviusError, InstantiationException, MissingMandatoryValue) as error:
+        found = _user_error(error)
+        if found is None or HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        _leave(str(found))
+    except MisconfigurationException as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        _leave(_explain(str(error)))
+
+
+def _explain(message: str) -> str:
+    """Add the cure to Lightning's message about a device that is not there."""
+    if "No supported gpu backend found" in message or "accelerator can not run" in message:
+        return (
+            f"{message} trainer=gpu or trainer=ddp was asked for, but torch sees no GPU. Use "
+            "trainer=default (CPU), or look at `vesuvius diagnose`."
+        )
+    return message
+
+
+def _leave(message: str) -> None:
+    sys.stderr.write(f"error: {message}\n")
+    sys.exit(2)
