@@ -1,0 +1,174 @@
+"""The winding field of one chunk: orientation, targets, Poisson solve, growing phase lock.
+
+Source: formulation of the project's issue on the winding solver; see docs/winding.md.
+"""
+
+import dataclasses
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vesuvius.postprocess.winding import density as density_stage
+from vesuvius.postprocess.winding import lock, orientation, sign, slabs, targets
+from vesuvius.postprocess.winding.numbering import upsample
+from vesuvius.postprocess.winding.orientation import Blocks
+from vesuvius.postprocess.winding.poisson import PoissonSolver
+from vesuvius.postprocess.winding.sample import BLOCK
+from vesuvius.postprocess.winding.settings import FieldSettings
+from vesuvius.types import FloatVolume
+
+SEED_RADIUS = 12.0
+"""Voxels around the seed whose ridges fix the field's phase."""
+
+
+class Stopwatch:
+    """Seconds per named stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """Add the time since the last lap to `stage`."""
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
+        self._last = now
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The solved field and what the numbering needs.
+
+    Attributes:
+        field: (z, y, x) float32; rises by 1 per sheet, ridges at half-integers.
+        axis: (bz, by, bx, 3) unit normals with one sign, blocks of 4 voxels.
+        density: (bz, by, bx) windings per voxel that the targets used.
+        coherence: 1: all ridges in phase with the field, 0: none.
+        residual: relative residual of the first solve.
+        iterations: conjugate-gradient iterations of the first solve.
+        ridge_cells: how many solver cells a ridge passes through.
+    """
+
+    field: FloatVolume
+    axis: Blocks
+    density: Blocks
+    coherence: float
+    residual: float
+    iterations: int
+    ridge_cells: int
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+def _away_from(umbilicus_yx: tuple[float, float], blocks: tuple[int, ...]) -> Blocks:
+    """Return unit vectors (bz, by, bx, 3) in the y-x plane, away from the umbilicus."""
+    y, x = (
+        (np.arange(n, dtype=np.float32) + 0.5) * BLOCK - 0.5 - c
+        for n, c in zip(blocks[1:3], umbilicus_yx, strict=True)
+    )
+    length = np.maximum(np.hypot(y[:, None], x[None, :]), 1e-3)
+    out = np.zeros((*blocks[:3], 3), np.float32)
+    out[..., 1] = y[:, None] / length
+    out[..., 2] = x[None, :] / length
+    return out
+
+
+def _block_mean(volume: FloatVolume) -> Blocks:
+    """Return means over blocks of 4 voxels; the last blocks repeat the rim."""
+    blocks = orientation.block_shape(volume.shape)
+    pad = [(0, BLOCK * b - n) for b, n in zip(blocks, volume.shape, strict=True)]
+    padded = np.pad(volume, pad, mode="edge") if any(p[1] for p in pad) else volume
+    split = padded.reshape(blocks[0], BLOCK, blocks[1], BLOCK, blocks[2], BLOCK)
+    out: npt.NDArray[np.float32] = split.mean((1, 3, 5), dtype=np.float32)
+    return out
+
+
+def oriented_normals(
+    probability: FloatVolume, normals: FloatVolume | None,
+    umbilicus_yx: tuple[float, float] | None, settings: FieldSettings, threads: int,
+) -> Blocks:  # fmt: skip
+    """Return unit normals of the blocks, signs agreeing, outward if a prior is known."""
+    tensor = orientation.block_tensor(
+        probability, normals, normal_weight=settings.normal_weight, threads=threads
+    )
+    axis, planarity = orientation.orientation(
+        tensor, sigma_blocks=settings.orientation_sigma / BLOCK, threads=threads
+    )
+    prior: Blocks | None = None
+    if umbilicus_yx is not None:
+        prior = _away_from(umbilicus_yx, axis.shape)
+    elif normals is not None:
+        means = [_block_mean(probability * normals[i]) for i in range(3)]
+        prior = np.stack(means, -1)
+    return sign.consistent_signs(axis, planarity, prior=prior)
+
+
+def solve_field(
+    probability: FloatVolume, normals: FloatVolume | None = None, *,
+    density: FloatVolume | None = None, umbilicus_yx: tuple[float, float] | None = None,
+    settings: FieldSettings | None = None, threads: int = 1,
+) -> Solution:  # fmt: skip
+    """Return the winding field of a checked probability; see `winding_field` for the arguments."""
+    settings = settings or FieldSettings()
+    watch = Stopwatch()
+    axis = oriented_normals(probability, normals, umbilicus_yx, settings, threads)
+    watch.lap("orientation")
+    mass, offset = slabs.slab_profile(probability, axis, dip=settings.valley, threads=threads)
+    counts, _ = slabs.sheet_counts(
+        probability, mass, offset, most=settings.most_sheets, threads=threads
+    )
+    watch.lap("slabs")
+    if density is None:
+        where, log_gap = density_stage.gap_samples(
+            probability, offset, counts, axis, stride=1, threads=threads
+        )
+        rho = density_stage.local_density(
+            where, log_gap, probability.shape, sigma_voxels=settings.density_sigma
+        )
+    else:
+        rho = _block_mean(density)
+    watch.lap("density")
+    jumps = targets.jump_density(probability, mass, counts, threads=threads)
+    del mass
+    supplied = targets.supplied_density(jumps, rho.shape, sigma_voxels=settings.equalise_sigma)
+    rhs = targets.right_hand_side(jumps, axis, supplied, rho, threads=threads)
+    del jumps
+    watch.lap("targets")
+    solver = PoissonSolver(targets.cell_shape(probability.shape), threads=threads)
+    w, residual, iterations = solver.solve(
+        rhs, np.zeros_like(rhs), tolerance=settings.tolerance, iterations=settings.iterations
+    )
+    watch.lap("solve")
+    z, y, x = ((n - 1) / 2 for n in probability.shape)
+    ridges = lock.collect_ridges(
+        probability, offset, counts, axis, solver.shape, (z, y, x), threads=threads
+    )
+    w, agreement = _locked(solver, w, rhs, ridges, settings)
+    watch.lap("lock")
+    solution = upsample(w, probability.shape, threads=threads)
+    watch.lap("upsample")
+    return Solution(
+        solution, axis, rho, agreement, residual, iterations, len(ridges), watch.seconds
+    )
+
+
+def _locked(
+    solver: PoissonSolver, w: FloatVolume, rhs: FloatVolume, ridges: lock.Ridges,
+    settings: FieldSettings,
+) -> tuple[FloatVolume, float]:  # fmt: skip
+    """Return the locked and settled field and its coherence before settling."""
+    w = lock.seed_phase(w, ridges, radius=SEED_RADIUS)
+    w = lock.grow_lock(
+        solver, w, rhs, ridges, step=settings.lock_step, weight=settings.lock_weight,
+        window=settings.lock_window, iterations=settings.lock_iterations,
+        tolerance=settings.tolerance,
+    )  # fmt: skip
+    agreement = lock.coherence(w, ridges)
+    if settings.settle_weight > 0 and len(ridges):
+        far = float(ridges.distance[-1]) + 1.0
+        w = lock.grow_lock(
+            solver, w, rhs, ridges, step=far, weight=settings.settle_weight, window=0.5,
+            iterations=4, tolerance=settings.tolerance,
+        )  # fmt: skip
+    return w, agreement

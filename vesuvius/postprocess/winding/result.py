@@ -1,0 +1,162 @@
+"""From probability to sheets: `winding_field`, the function that everything else calls."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vesuvius.postprocess.winding import mask as mask_stage
+from vesuvius.postprocess.winding.checks import (
+    checked_density,
+    checked_normals,
+    checked_probability,
+)
+from vesuvius.postprocess.winding.device import resolve_device
+from vesuvius.postprocess.winding.field import Stopwatch, solve_field
+from vesuvius.postprocess.winding.numbering import NO_LEVEL
+from vesuvius.postprocess.winding.orientation import Blocks
+from vesuvius.postprocess.winding.parallel import resolve_threads
+from vesuvius.postprocess.winding.settings import FieldSettings, MaskSettings
+from vesuvius.types import ByteVolume, FloatVolume, LabelVolume, Report
+
+
+@dataclass(frozen=True, slots=True)
+class WindingResult:
+    """The winding field of one chunk, its sheets and its mask.
+
+    Attributes:
+        field: (z, y, x) float32; rises by 1 from sheet to sheet, ridges at half-integers.
+        labels: (z, y, x) int32; 0 = no surface, sheet numbers from 1 along the field's direction.
+        mask: (z, y, x) uint8 in {0, 1}; equals labels > 0 unless `fallback`.
+        coherence: agreement of ridges and field; 0.8 is good, below 0.6 doubtful.
+        residual: relative residual of the first solve; above `tolerance` it did not converge.
+        iterations: conjugate-gradient iterations of the first solve.
+        seconds: wall-clock seconds per stage.
+        fallback: the field was not trusted (or there was no surface): the mask is the cleaned
+            threshold mask and the labels are its components.
+        report: the figures above and warnings, flat.
+    """
+
+    field: FloatVolume
+    labels: LabelVolume
+    mask: ByteVolume
+    coherence: float
+    residual: float
+    iterations: int
+    seconds: dict[str, float]
+    fallback: bool = False
+    report: Report = dataclasses.field(default_factory=dict)
+
+
+def winding_field(
+    probability: npt.NDArray[np.floating], normals: npt.NDArray[np.floating] | None = None, *,
+    density: npt.NDArray[np.floating] | None = None,
+    umbilicus_yx: tuple[float, float] | None = None, device: str = "auto",
+    threads: int | None = None, settings: FieldSettings | None = None,
+    mask_settings: MaskSettings | None = None,
+) -> WindingResult:  # fmt: skip
+    """Return the winding field, sheet numbers and mask of one chunk.
+
+    Args:
+        probability: (z, y, x) surface probability in [0, 1].
+        normals: (3, z, y, x) normals (nz, ny, nx), any length, sign free; zero where unknown.
+        density: (z, y, x) windings per voxel if a network predicts them; measured if None.
+        umbilicus_yx: scroll axis in the chunk's voxel coordinates; fixes which way numbers rise
+            (outward). None: along the network's normals, or increasing index without them.
+        device: "cpu", "cuda" (CuPy) or "auto".
+        threads: CPU threads; None: all cores of this process.
+        settings: constants of the solver.
+        mask_settings: constants of the mask.
+
+    Raises:
+        SolverError: the probability is not a volume.
+        VolumeFormatError: NaN, values out of range, or a wrong dtype.
+        ShapeMismatchError: normals or density of another shape.
+        DeviceError: device="cuda" without CuPy or a GPU.
+
+    Source: own; see docs/winding.md.
+    """
+    settings, mask_settings = settings or FieldSettings(), mask_settings or MaskSettings()
+    volume = checked_probability(probability)
+    vectors = checked_normals(normals, volume.shape)
+    windings = checked_density(density, volume.shape)
+    resolve_device(device)
+    workers = resolve_threads(threads)
+    solution = solve_field(
+        volume, vectors, density=windings, umbilicus_yx=umbilicus_yx, settings=settings,
+        threads=workers,
+    )  # fmt: skip
+    watch = Stopwatch()
+    fallback = solution.coherence < mask_settings.fallback_coherence
+    if fallback:
+        labels = threshold_labels(volume, mask_settings)
+    else:
+        labels = sheet_labels(volume, solution.field, solution.axis, mask_settings, threads=workers)
+    watch.lap("mask")
+    seconds = solution.seconds | watch.seconds
+    return WindingResult(
+        solution.field, labels, mask_stage.mask_of(labels), solution.coherence,
+        solution.residual, solution.iterations, seconds, fallback,
+        _report(solution.coherence, solution.residual, solution.iterations, seconds,
+                labels, fallback, settings, mask_settings),
+    )  # fmt: skip
+
+
+def sheet_labels(
+    probability: FloatVolume,
+    winding: FloatVolume,
+    axis: Blocks,
+    settings: MaskSettings,
+    *,
+    threads: int,
+) -> LabelVolume:
+    """Return sheet numbers from 1 on the mask that `settings` describe, 0 elsewhere."""
+    level, depth = mask_stage.band_levels(
+        probability, winding, axis, thickness=settings.thickness, threshold=settings.threshold,
+        support=settings.support, support_radius=settings.support_radius, threads=threads,
+    )  # fmt: skip
+    if settings.cut:
+        level = mask_stage.cut_levels(level, depth, threads=threads)
+    level = mask_stage.drop_dust(level, settings.dust)
+    return mask_stage.number_sheets(level)
+
+
+def threshold_labels(probability: FloatVolume, settings: MaskSettings) -> LabelVolume:
+    """Return the 26-connected components above the threshold without dust: the fallback."""
+    import cc3d  # slow to import
+
+    mask = probability > settings.threshold
+    level = np.where(mask, np.int32(0), np.int32(NO_LEVEL))
+    kept = mask_stage.drop_dust(level, settings.dust) != NO_LEVEL
+    out: LabelVolume = cc3d.connected_components(kept, connectivity=26).astype(np.int32)
+    return out
+
+
+def _report(
+    coherence: float, residual: float, iterations: int, seconds: dict[str, float],
+    labels: LabelVolume, fallback: bool, settings: FieldSettings, mask_settings: MaskSettings,  # noqa: FBT001
+) -> Report:  # fmt: skip
+    """Return the figures of a run and its warnings, flat."""
+    report: Report = {
+        "coherence": coherence,
+        "residual": residual,
+        "iterations": iterations,
+        "sheets": int(np.count_nonzero(np.bincount(labels.ravel())[1:])),
+        "fallback": fallback,
+    }
+    report |= {f"seconds_{stage}": value for stage, value in seconds.items()}
+    warnings = []
+    if fallback:
+        warnings.append(
+            f"coherence {coherence:.2f} is below fallback_coherence "
+            f"{mask_settings.fallback_coherence:g}: the cleaned threshold mask is returned"
+        )
+    if residual > settings.tolerance:
+        warnings.append(
+            f"the first solve stopped at residual {residual:.1e} after {iterations} iterations, "
+            f"tolerance {settings.tolerance:g}"
+        )
+    if warnings:
+        report["warning"] = "; ".join(warnings)
+    return report

@@ -1,0 +1,92 @@
+"""Constants of the winding solver, each a configuration key."""
+
+from dataclasses import dataclass
+
+from vesuvius.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class FieldSettings:
+    """How the field is solved. Lengths in voxels.
+
+    Attributes:
+        normal_weight: trace of the normals' tensor relative to the gradients' tensor.
+        orientation_sigma: Gaussian smoothing of the orientation tensor.
+        valley: depth of a probability valley that separates two slabs.
+        most_sheets: no slab counts as more sheets than this.
+        density_sigma: Gaussian width of the density's local average.
+        equalise_sigma: Gaussian width over which the jumps' density is compared with the local one.
+        tolerance: relative residual of the first solve.
+        iterations: conjugate-gradient iterations of the first solve, at most.
+        lock_step: growth of the locked radius per stage.
+        lock_iterations: conjugate-gradient iterations per stage, at most.
+        lock_weight: pull of a cell full of ridge voxels, relative to one edge.
+        lock_window: a ridge further from its level than this, in windings, does not pull.
+        settle_weight: pull in the last stage, which moves the levels onto the ridges; 0: skip.
+    """
+
+    normal_weight: float = 1.0
+    orientation_sigma: float = 6.0
+    valley: float = 0.15
+    most_sheets: int = 4
+    density_sigma: float = 6.0
+    equalise_sigma: float = 9.0
+    tolerance: float = 1e-3
+    iterations: int = 30
+    lock_step: float = 24.0
+    lock_iterations: int = 2
+    lock_weight: float = 0.3
+    lock_window: float = 0.35
+    settle_weight: float = 3.0
+
+    def __post_init__(self) -> None:
+        for name in ("orientation_sigma", "density_sigma", "equalise_sigma", "lock_step"):
+            _check(name, getattr(self, name), low=0.0, open_low=True)
+        for name in ("normal_weight", "lock_weight", "settle_weight"):
+            _check(name, getattr(self, name), low=0.0)
+        _check("tolerance", self.tolerance, low=0.0, high=1.0, open_low=True)
+        _check("lock_window", self.lock_window, low=0.0, high=0.5)
+        _check("valley", self.valley, low=0.0, open_low=True)
+        for name in ("iterations", "lock_iterations", "most_sheets"):
+            _check(name, getattr(self, name), low=1)
+
+
+@dataclass(frozen=True, slots=True)
+class MaskSettings:
+    """How the mask is built from the field. Lengths in voxels.
+
+    Attributes:
+        threshold: probability above which a voxel counts as data.
+        thickness: of the band around every level.
+        support: least share of data on a disc of the level around a voxel of the band.
+        support_radius: of that disc; about the radius of the holes that are closed.
+        cut: remove one-voxel cuts between sheets that touch.
+        dust: smallest 6-connected piece of one sheet that is kept, in voxels.
+        fallback_coherence: below this coherence the cleaned threshold mask is returned instead.
+    """
+
+    threshold: float = 0.5
+    thickness: float = 3.0
+    support: float = 0.5
+    support_radius: float = 4.0
+    cut: bool = True
+    dust: int = 200
+    fallback_coherence: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "support", "fallback_coherence"):
+            _check(name, getattr(self, name), low=0.0, high=1.0)
+        _check("thickness", self.thickness, low=0.0, open_low=True)
+        _check("support_radius", self.support_radius, low=0.0)
+        _check("dust", self.dust, low=0)
+
+
+def _check(
+    name: str, value: float, *, low: float, high: float = float("inf"), open_low: bool = False
+) -> None:
+    """Raise ConfigError unless low <= value <= high (low < value if open)."""
+    if low <= value <= high and not (open_low and value == low):
+        return
+    lower = f"above {low}" if open_low else f"at least {low}"
+    upper = "" if high == float("inf") else f" and at most {high}"
+    raise ConfigError(f"{name} is {value}; expected {lower}{upper}")

@@ -1,0 +1,52 @@
+"""The winding solver as a post-processing that a configuration can name."""
+
+from vesuvius.postprocess.winding import FieldSettings, MaskSettings, winding_field
+from vesuvius.postprocess.winding.device import resolve_device
+from vesuvius.types import FloatVolume, PostprocessResult
+
+
+class WindingPostprocess:
+    """Numbers the sheets of a volume by their winding field and builds the mask from it.
+
+    Args:
+        threshold: probability above which a voxel counts as data.
+        thickness: of the band around every level, voxels.
+        support: least share of data on a disc of the level around a voxel of the band.
+        support_radius: of that disc, voxels; about the radius of the holes that are closed.
+        cut: remove one-voxel cuts between sheets that touch.
+        dust: smallest 6-connected piece of one sheet that is kept, voxels.
+        fallback_coherence: below this coherence the cleaned threshold mask is returned.
+        normal_weight: weight of network normals beside the probability's own gradients.
+        lock_step: growth of the locked radius per stage, voxels; smaller is safer and slower.
+        umbilicus_yx: scroll axis in the volume's voxel coordinates, if known.
+        device: "auto", "cpu" or "cuda".
+        threads: CPU threads; None: all cores of this process.
+    """
+
+    def __init__(
+        self, *, threshold: float = 0.5, thickness: float = 3.0, support: float = 0.5,
+        support_radius: float = 4.0, cut: bool = True, dust: int = 200,
+        fallback_coherence: float = 0.5, normal_weight: float = 1.0, lock_step: float = 24.0,
+        umbilicus_yx: tuple[float, float] | None = None, device: str = "auto",
+        threads: int | None = None,
+    ) -> None:  # fmt: skip
+        self.settings = FieldSettings(normal_weight=normal_weight, lock_step=lock_step)
+        self.mask_settings = MaskSettings(
+            threshold=threshold, thickness=thickness, support=support,
+            support_radius=support_radius, cut=cut, dust=dust,
+            fallback_coherence=fallback_coherence,
+        )  # fmt: skip
+        resolve_device(device)
+        self.umbilicus_yx = umbilicus_yx
+        self.device = device
+        self.threads = threads
+
+    def __call__(
+        self, probability: FloatVolume, normals: FloatVolume | None = None
+    ) -> PostprocessResult:
+        """Return mask, sheet numbers and report; see `winding_field`."""
+        result = winding_field(
+            probability, normals, umbilicus_yx=self.umbilicus_yx, device=self.device,
+            threads=self.threads, settings=self.settings, mask_settings=self.mask_settings,
+        )  # fmt: skip
+        return PostprocessResult(result.mask, result.labels, result.report)
