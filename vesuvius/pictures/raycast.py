@@ -220,7 +220,7 @@ def render(
     """Return (size, size, 4) uint8 RGBA of the surface field = iso; transparent where none is hit.
 
     Args:
-        field: (z, y, x) float32, larger inside.
+        field: (z, y, x) float32, larger inside; it counts as 0 beyond its faces.
         colours: (z, y, x, 3) uint8 colour of each voxel, looked up at the nearest voxel.
         camera: from `look_at`.
         iso: level of the surface.
