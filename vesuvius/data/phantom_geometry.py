@@ -68,7 +68,8 @@ def make_geometry(
         origin_zyx: the chunk's first voxel in the scroll's frame.
     """
     seeds = streams(seed, 16)
-    mean_pitch = math.sqrt(settings.pitch[0] * settings.pitch[1])
+    low, high = settings.pitch
+    mean_pitch = 0.25 * (low + high) + 0.5 * math.sqrt(low * high)
     grids = [_coarse_axis(o - 1, n + 2) for o, n in zip(origin_zyx, shape_zyx, strict=True)]
     centre_y = origin_zyx[1] + shape_zyx[1] / 2 - umbilicus_yx[0]
     centre_x = origin_zyx[2] + shape_zyx[2] / 2 - umbilicus_yx[1]
@@ -91,7 +92,7 @@ def make_geometry(
     )
     py, px = _double(py), _double(px)
     z_half = np.arange(py.shape[0]) * (_COARSE / 2) + grids[0][1]
-    radial = 0.35 * math.log(settings.pitch[1] / settings.pitch[0])
+    radial = 0.35 * math.log(high / low)
     shift = _MAX_SHIFT * settings.gap_variation
     v = _wound(py, px, z_half, seeds[8:], mean_pitch, radial, shift, cut)
     crop = tuple(

@@ -71,8 +71,8 @@ class PhantomSettings:
     crumpled_share: float = 0.05
     fibre_contrast: float = 1.0
     air: float = 92.0
-    recto: float = 172.0
-    verso: float = 142.0
+    recto: float = 167.0
+    verso: float = 143.0
     inclusions: float = 60.0
     debris_share: float = 0.05
     blur: float = 1.2
@@ -80,10 +80,10 @@ class PhantomSettings:
     noise: float = 6.5
     ring_strength: float = 1.5
     beam_hardening: float = 0.15
-    label_break_share: float = 0.06
+    label_break_share: float = 0.05
     ignore_share: float = 0.35
     ignore_rim: int = 3
-    line_thickness: float = 2.5
+    line_thickness: float = 2.0
 
     def __post_init__(self) -> None:
         """Check every value.

@@ -264,14 +264,14 @@ def _layers(
     if d < inner + 0.5 * split:
         fray = 0.16 * value2(seeds[15], s / 16.0, z / 2.2)
         cover = _step(d) * _step(inner - d)
-        shade = 0.1 * np.exp(-((d / 1.8) ** 2)) - 0.14 * np.exp(-(((inner - d) / 1.4) ** 2))
+        shade = 0.12 * np.exp(-((d / 1.8) ** 2)) - 0.14 * np.exp(-(((inner - d) / 1.4) ** 2))
         grey = greys[1] * (1.0 + shade + 0.17 * greys[3] * _recto(seeds, s, z, d))
     else:
         fray = 0.16 * value2(seeds[16], s / 2.2, z / 16.0) + 0.12 * value2(
             seeds[17], s / 14.0, z / 14.0
         )
         cover = _step(d - inner - split) * _step(outer - d)
-        shade = 0.06 * np.exp(-(((outer - d) / 1.5) ** 2))
+        shade = 0.09 * np.exp(-(((outer - d) / 1.5) ** 2))
         grey = greys[2] * (1.0 + shade + 0.22 * greys[3] * _verso(seeds, s, z, d))
     if left < fray:
         return 0.0, float(greys[0])
@@ -285,7 +285,7 @@ def _section(
     seeds: Array, s: float, z: float, p: float, thickness: Array, cuts: Array
 ) -> tuple[float, float, float]:
     """Return the sheet's material thickness, that of its recto layer, and the split's width."""
-    form = 0.5 + 0.5 * np.tanh(3.5 * spline2(seeds[19], s / 55.0, z / 55.0))
+    form = 0.62 + 0.5 * np.tanh(3.5 * spline2(seeds[19], s / 55.0, z / 55.0))
     form += 0.12 * value2(seeds[10], s / 7.0, z / 11.0)
     t = thickness[0] + (thickness[1] - thickness[0]) * min(max(form, 0.0), 1.0)
     if p < 1.7 * t and _patch(seeds[1], _TOUCH, s, z) >= cuts[_TOUCH]:
