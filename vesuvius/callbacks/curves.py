@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
@@ -28,13 +29,6 @@ class CurvesCallback(Callback):
         self.every_n_epochs = every_n_epochs
         self._rows: list[Row] = []
         self._seen: dict[str, Tensor] = {}
-        self._first_epoch = 0
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember where this fit begins; epochs before it come from the checkpoint."""
-        del pl_module
-        self._first_epoch = trainer.current_epoch
-        self._seen = {}
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the validation metrics before a checkpoint is written."""
@@ -84,16 +78,17 @@ class CurvesCallback(Callback):
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False) or not self._rows:
             return
         write_history(epoch_history(self._rows), self.folder)
-        earlier = [row for row in self._rows if row["epoch"] < self._first_epoch]
         fine = logged_steps(trainer)
-        draw_curves([*earlier, *fine] if fine else self._rows, self.folder / "curves.png")
+        begin = min((row["epoch"] for row in fine), default=float("inf"))
+        earlier = [row for row in self._rows if row["epoch"] < begin]
+        draw_curves([*earlier, *fine], self.folder / "curves.png")
 
 
 def logged_steps(trainer: Trainer) -> list[Row]:
     """Return the rows that a CSV logger of this trainer has written so far; [] without one."""
     for logger in trainer.loggers:
-        path = Path(getattr(logger, "log_dir", None) or "") / "metrics.csv"
-        logger.save()
-        if path.is_file():
-            return read_metrics(path)
+        if isinstance(logger, CSVLogger):
+            logger.save()
+            path = Path(logger.log_dir) / "metrics.csv"
+            return read_metrics(path) if path.is_file() else []
     return []
