@@ -1,6 +1,6 @@
 """Scores whole validation volumes with the official metric."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +85,11 @@ class VolumeValidation(Callback):
         self, trainer: Trainer, pl_module: LightningModule, volume_id: str, image: Any
     ) -> VolumePrediction:
         """Return the blended prediction of one (z, y, x) image; saved when there is a folder."""
+        predict_batch: Callable[..., Mapping[str, Tensor]] = pl_module.predict_batch  # type: ignore[assignment]
 
         def network(windows: Tensor) -> Mapping[str, Tensor]:
             with trainer.precision_plugin.forward_context():
-                heads: Mapping[str, Tensor] = pl_module.predict_batch({"image": windows})
+                heads: Mapping[str, Tensor] = predict_batch({"image": windows})
                 return heads
 
         def run(out: Mapping[str, Any] | None) -> VolumePrediction:
@@ -115,6 +116,6 @@ class VolumeValidation(Callback):
             prediction = run(None)
             for name, array in writer.arrays.items():
                 if name in prediction.outputs:
-                    array[:] = prediction.outputs[name]  # type: ignore[index]
+                    array[:] = prediction.outputs[name]
             writer.finish(prediction.report)
         return prediction

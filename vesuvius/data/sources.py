@@ -91,12 +91,18 @@ def _pair(
             volume_id=check_id(name),
             split=split,
             image=path,
-            label=label_files.get(name),
+            # a phantom's test labels are with its truth: held-out volumes can be scored
+            label=label_files.get(name) or _existing(images.parent, split, f"{name}_label.tif"),
             truth=_truth(images.parent / f"{split}_truth", name) if split else {},
             scroll_id=scrolls.get(name),
         )
         for name, path in sorted(image_files.items())
     ]
+
+
+def _existing(root: Path, split: str, name: str) -> Path | None:
+    path = root / f"{split}_truth" / name
+    return path if split and path.is_file() else None
 
 
 def list_volumes(root: Path) -> dict[str, Path]:

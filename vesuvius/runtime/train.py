@@ -1,5 +1,7 @@
 """Composes and runs one training: build -> fit -> objective."""
 
+import hashlib
+import json
 import logging
 import sys
 from pathlib import Path
@@ -11,10 +13,12 @@ from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from vesuvius.errors import CheckpointError, ConfigError
+from vesuvius.inference.store import write_json
 from vesuvius.runtime import provenance
+from vesuvius.runtime.csv_logger import drop_rows_from
 from vesuvius.runtime.hardware import resolve_trainer
 from vesuvius.runtime.weights import describe_differences, load_network, read_checkpoint
 
@@ -32,13 +36,19 @@ def train(cfg: DictConfig) -> float | None:
     """
     check_objective(cfg.optimized_metric)
     resolve_trainer(cfg.trainer)
+    folder = Path(cfg.paths.output_dir)
+    resume = find_resume(cfg.ckpt_path, folder)
+    if resume and (finished := read_result(folder, cfg)):
+        log.info("%s is finished already; nothing to train (delete it to start again)", folder)
+        objective_then: float | None = finished["objective"]
+        return objective_then
     seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = instantiate(cfg.data, _convert_="all")
     module: LightningModule = instantiate(cfg.module, _convert_="all")
     if cfg.weights:
         load_network(module.model, cfg.weights)  # type: ignore[arg-type]
-    if cfg.ckpt_path:
-        check_resumable(module, cfg.ckpt_path)
+    if resume:
+        prepare_resume(module, resume, folder)
     callbacks: list[Callback] = build_list(cfg.callbacks)
     loggers: list[Logger] = build_list(cfg.logger)
     try:
@@ -46,11 +56,58 @@ def train(cfg: DictConfig) -> float | None:
             cfg.trainer, callbacks=callbacks, logger=loggers or False, _convert_="all"
         )
         record(cfg, module, datamodule, loggers)
-        trainer.fit(module, datamodule=datamodule, ckpt_path=cfg.ckpt_path)
-        announce(trainer, Path(cfg.paths.output_dir))
-        return objective(trainer, cfg.optimized_metric)
+        trainer.fit(module, datamodule=datamodule, ckpt_path=resume)
+        if trainer.interrupted:
+            log.warning("interrupted; go on with ckpt_path=auto hydra.run.dir=%s", folder)
+            sys.exit(130)
+        value = objective(trainer, cfg.optimized_metric)
+        announce(cfg, trainer, value, folder)
+        return value
     finally:
         finish_wandb()
+
+
+def find_resume(ckpt_path: str | None, folder: Path) -> str | None:
+    """Return the checkpoint to resume from; 'auto' is the run folder's own last one, if any."""
+    if ckpt_path != "auto":
+        return ckpt_path
+    last = folder / "checkpoints" / "last.ckpt"
+    return str(last) if last.is_file() else None
+
+
+def read_result(folder: Path, cfg: DictConfig) -> dict[str, Any] | None:
+    """Return the folder's result if it was finished with exactly this configuration."""
+    path = folder / "result.json"
+    if not path.is_file():
+        return None
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result if result["config"] == config_fingerprint(cfg) else None
+
+
+def config_fingerprint(cfg: DictConfig) -> str:
+    """Return a hash of the resolved configuration."""
+    text = json.dumps(OmegaConf.to_container(cfg, resolve=True), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def prepare_resume(module: LightningModule, path: str, folder: Path) -> None:
+    """Check the checkpoint and forget what was logged after it was written.
+
+    Raises:
+        CheckpointError: it cannot be read or does not fit the module.
+    """
+    checkpoint = read_checkpoint(path)
+    state = checkpoint.get("state_dict")
+    found = state if isinstance(state, dict) else {}
+    differences = describe_differences(module.state_dict(), found)
+    if differences:
+        raise CheckpointError(
+            f"ckpt_path={path} does not fit this configuration: {differences}. Resume with the "
+            "same model options, or start from its weights alone with weights=<path>."
+        )
+    step = checkpoint.get("global_step")
+    if Path(path).resolve().is_relative_to(folder.resolve()) and isinstance(step, int):
+        drop_rows_from(folder / "metrics.csv", step)
 
 
 def check_objective(name: str | None) -> None:
@@ -59,18 +116,6 @@ def check_objective(name: str | None) -> None:
         raise ConfigError(
             f"optimized_metric={name} is a loss; a sweep over loss weights would just make the "
             "weight small. Use an unweighted score such as val/score."
-        )
-
-
-def check_resumable(module: LightningModule, path: str) -> None:
-    """Raise CheckpointError unless the checkpoint can be read and fits the module."""
-    state = read_checkpoint(path).get("state_dict")
-    found = state if isinstance(state, dict) else {}
-    differences = describe_differences(module.state_dict(), found)
-    if differences:
-        raise CheckpointError(
-            f"ckpt_path={path} does not fit this configuration: {differences}. Resume with the "
-            "same model options, or start from its weights alone with weights=<path>."
         )
 
 
@@ -100,10 +145,15 @@ def record(cfg: DictConfig, module: Any, datamodule: Any, loggers: list[Logger])
 
 
 @rank_zero_only
-def announce(trainer: Trainer, folder: Path) -> None:
-    """Say where the results lie."""
+def announce(cfg: DictConfig, trainer: Trainer, value: float | None, folder: Path) -> None:
+    """Write `result.json` and say where the results lie."""
     scores = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-    text = ", ".join(f"{name} {value:.4f}" for name, value in sorted(scores.items()))
+    if not getattr(trainer, "fast_dev_run", False):
+        write_json(
+            folder / "result.json",
+            {"objective": value, "config": config_fingerprint(cfg), "metrics": scores},
+        )
+    text = ", ".join(f"{name} {score:.4f}" for name, score in sorted(scores.items()))
     log.info("finished after %d epochs: %s", trainer.current_epoch, text or "no validation")
     log.info("results in %s", folder)
 
