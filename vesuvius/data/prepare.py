@@ -41,7 +41,7 @@ Array = npt.NDArray[Any]
 Zyx = tuple[int, int, int]
 
 MAX_SURFACE_SHARE = 0.9
-"""Above this share of the labelled voxels a label is a solid mask, not a surface."""
+"""Above this share of the voxels a label is a solid mask, not a surface."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,13 +228,12 @@ def label_values(label: Array, where: str) -> npt.NDArray[np.uint8]:
     )
 
 
-def check_surface_share(num_surface: int, num_labelled: int, where: str) -> None:
-    """Raise `LabelValueError` if over 90 % of the labelled voxels are surface."""
-    if num_labelled and num_surface > MAX_SURFACE_SHARE * num_labelled:
+def check_surface_share(num_surface: int, num_voxels: int, where: str) -> None:
+    """Raise `LabelValueError` if over 90 % of the voxels are surface."""
+    if num_surface > MAX_SURFACE_SHARE * num_voxels:
         raise LabelValueError(
-            f"{where}: {num_surface / num_labelled:.1%} of the labelled voxels are surface; a "
-            "surface label has about 5 %. This looks like a solid mask of the papyrus. If 0 means "
-            "unlabelled here, give --ignore-zero"
+            f"{where}: {num_surface / num_voxels:.1%} of the voxels are surface; a surface label "
+            "has about 5 %. This is a solid mask of the papyrus: export the surface, not its volume"
         )
 
 
@@ -253,8 +252,7 @@ def _write_arrays(
         counts = np.zeros(3, np.int64)
         read = _label_reader(label, counts, ignore_zero=options.ignore_zero)
         writer.write("label", shape, np.uint8, read)
-        if not options.ignore_zero:
-            check_surface_share(int(counts[SURFACE]), int(counts[:IGNORE].sum()), str(label.path))
+        check_surface_share(int(counts[SURFACE]), int(counts.sum()), str(label.path))
         silent = _label_reader(label, np.zeros(3, np.int64), ignore_zero=options.ignore_zero)
         writer.write_positive(index_label(silent, shape))
     for name, volume in truth.items():

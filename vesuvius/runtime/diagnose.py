@@ -61,13 +61,14 @@ def run_checks(paths: Sequence[Path]) -> list[Finding]:
 
 
 def check_python() -> Iterator[Finding]:
-    """Python is 3.11 or newer."""
+    """Which Python runs, inside a virtual environment or not."""
     found = f"{platform.python_version()} at {sys.executable}"
-    if sys.version_info < (3, 11):
-        yield Finding("fault", "Python", found, "use Python 3.11 or newer")
+    if sys.prefix == sys.base_prefix:
+        cure = "python3.11 -m venv .venv && . .venv/bin/activate (or make install)"
+        yield Finding("warn", "Python", f"{found}, no virtual environment", cure)
     else:
         yield Finding("ok", "Python", found)
-    yield Finding("ok", "system", f"{platform.platform()}")
+    yield Finding("ok", "system", platform.platform())
 
 
 def check_packages() -> Iterator[Finding]:
