@@ -11,7 +11,7 @@ from vesuvius.pictures import style
 
 GAP_IN = 0.12
 _LEFT_IN, _RIGHT_IN, _TOP_IN, _BOTTOM_IN = 0.62, 0.25, 0.95, 0.75
-_MIN_WIDTH_IN = 8.5
+_MIN_WIDTH_IN = 10.2
 """Room for heading and legend above and below narrow volumes."""
 
 

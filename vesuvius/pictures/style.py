@@ -107,7 +107,7 @@ def verdict_legend(*, with_ignore: bool) -> list[Patch]:
     """Return the legend entries of `verdict_rgb`."""
     entries = [(AGREE, "found"), (MISSED, "missed"), (FALSE, "false")]
     if with_ignore:
-        entries.append((UNSCORED, "predicted where unlabelled (not scored)"))
+        entries.append((UNSCORED, "unlabelled, not scored"))
     return [Patch(color=hex_colour(colour), label=text) for colour, text in entries]
 
 
