@@ -7,11 +7,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from vesuvius.data.phantom_noise import smooth_field
 from vesuvius.data.phantom_settings import PhantomSettings
 from vesuvius.data.phantom_sheet import Papyrus
 from vesuvius.types import ByteVolume, FloatVolume
 
 _NOISE_SIGMA_ZYX = (0.55, 0.9, 1.1)  # voxels: smoothing of white noise, as measured in real air
+_SHADE_SCALE = 40.0  # voxels: size of the darker and brighter regions of beam hardening
 
 
 def scan(
@@ -77,12 +79,20 @@ def _add_axis_artefacts(
     settings: PhantomSettings,
     axis_yx: tuple[float, float],
 ) -> None:
-    """Multiply with the cupping of beam hardening and add rings around the axis, in place."""
+    """Multiply with cupping and uneven shading, then add rings around the axis, in place."""
     y = np.arange(volume.shape[1], dtype=np.float32)[:, None] - np.float32(axis_yx[0])
     x = np.arange(volume.shape[2], dtype=np.float32)[None, :] - np.float32(axis_yx[1])
     radius = np.hypot(y, x)
     middle = radius[volume.shape[1] // 2, volume.shape[2] // 2]
-    volume *= 1.0 + np.float32(settings.beam_hardening) * (radius - middle) / np.float32(1000.0)
+    if settings.beam_hardening > 0:
+        uneven = smooth_field(
+            volume.shape, int(rng.integers(1 << 31)), origin_zyx=(0, 0, 0), scale=_SHADE_SCALE
+        )
+        uneven *= np.float32(2.0)
+        uneven += (radius - middle) / np.float32(1000.0)
+        uneven *= np.float32(settings.beam_hardening)
+        uneven += np.float32(1.0)
+        volume *= uneven
     if settings.ring_strength > 0:
         bins = int(radius.max()) + 3
         profile = ndimage.gaussian_filter1d(rng.standard_normal(bins), 0.7)

@@ -54,7 +54,8 @@ class PhantomSettings:
         phase_contrast: strength of the bright rims and dark halos of phase-contrast scans.
         noise: standard deviation of the detector noise in greys.
         ring_strength: standard deviation of ring artefacts in greys.
-        beam_hardening: relative brightening from the axis outward over 1000 voxels.
+        beam_hardening: relative brightening from the axis outward over 1000 voxels, and uneven
+            shading of 0.4 times that.
         label_break_share: share of the surface line that the label lacks (labelled 0).
         ignore_share: share of the chunk labelled 2 beside the rim; 0.58 to 0.71 in the competition.
         ignore_rim: thickness of the rim labelled 2 on every face.
@@ -70,14 +71,14 @@ class PhantomSettings:
     hole_share: float = 0.04
     crumpled_share: float = 0.05
     fibre_contrast: float = 1.0
-    air: float = 92.0
-    recto: float = 167.0
-    verso: float = 143.0
+    air: float = 88.0
+    recto: float = 165.0
+    verso: float = 145.0
     inclusions: float = 60.0
     debris_share: float = 0.05
     blur: float = 1.2
     phase_contrast: float = 0.9
-    noise: float = 6.5
+    noise: float = 6.0
     ring_strength: float = 1.5
     beam_hardening: float = 0.15
     label_break_share: float = 0.05

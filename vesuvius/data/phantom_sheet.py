@@ -17,6 +17,7 @@ from vesuvius.data.phantom_noise import (
     compiled,
     smooth_field,
     spline2,
+    spline3,
     streams,
     value2,
     value3,
@@ -26,7 +27,7 @@ from vesuvius.types import ByteVolume, FloatVolume
 
 _HOLE, _TOUCH, _SPLIT, _BREAK, _DEBRIS = range(5)
 _CRUMPLED_SCALE = 42.0  # voxels: size of the regions where the sheet structure is lost
-_CRUMPLED_DEPTH = 7.0  # voxels: how far papyrus is shifted there
+_CRUMPLED_DEPTH = 17.0  # voxels times spline noise (sigma 0.19): how far papyrus is shifted there
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +211,8 @@ def _fill(
                 mess = float(crumpled[i, j, k])
                 if mess > 0.0:  # what is seen there comes from somewhere near
                     y, x = j + origin[1], k + origin[2]
-                    w += mess * _CRUMPLED_DEPTH / p * value3(seeds[14], z / 9.0, y / 7.0, x / 7.0)
+                    fold = spline3(seeds[14], z / 13.0, y / 10.0, x / 10.0)
+                    w += mess * _CRUMPLED_DEPTH / p * fold
                     n = np.floor(w)
                     s = _length(mean_pitch, n + t)
                     d = (w - n) * p
@@ -222,6 +224,9 @@ def _fill(
                     s = _length(mean_pitch, n + 1 + t)
                     cover, grey = _layers(seeds, s, z, d - p, p, thickness, cuts, greys)
                     value += cover * (grey - value)
+                if mess > 0.0:
+                    pulp = 0.55 + 0.7 * value3(seeds[20], z / 6.0, y / 4.5, x / 4.5)
+                    value += 0.6 * mess * (greys[0] + (greys[2] - greys[0]) * pulp - value)
                 density[i, j, k] = value
     return density, wrap, line
 
@@ -265,18 +270,18 @@ def _layers(
         fray = 0.16 * value2(seeds[15], s / 16.0, z / 2.2)
         cover = _step(d) * _step(inner - d)
         shade = 0.12 * np.exp(-((d / 1.8) ** 2)) - 0.14 * np.exp(-(((inner - d) / 1.4) ** 2))
-        grey = greys[1] * (1.0 + shade + 0.17 * greys[3] * _recto(seeds, s, z, d))
+        grey = greys[1] * (1.0 + shade + 0.2 * greys[3] * _recto(seeds, s, z, d))
     else:
         fray = 0.16 * value2(seeds[16], s / 2.2, z / 16.0) + 0.12 * value2(
             seeds[17], s / 14.0, z / 14.0
         )
         cover = _step(d - inner - split) * _step(outer - d)
         shade = 0.09 * np.exp(-(((outer - d) / 1.5) ** 2))
-        grey = greys[2] * (1.0 + shade + 0.22 * greys[3] * _verso(seeds, s, z, d))
+        grey = greys[2] * (1.0 + shade + 0.25 * greys[3] * _verso(seeds, s, z, d))
     if left < fray:
         return 0.0, float(greys[0])
-    patchy = 0.1 * value2(seeds[12], s / 48.0, z / 48.0)
-    patchy += 0.07 * value2(seeds[18], s / 13.0, z / 13.0)
+    patchy = 0.14 * value2(seeds[12], s / 48.0, z / 48.0)
+    patchy += 0.1 * value2(seeds[18], s / 13.0, z / 13.0)
     return cover, float(grey) * (1.0 + patchy)
 
 

@@ -123,7 +123,7 @@ def test_other_settings_in_the_same_folder_are_refused(folder):
     root, _ = folder
     with pytest.raises(ConfigError, match=r"made with other settings \(seed 0 there, 1 asked for"):
         write(root, seed=1)
-    with pytest.raises(ConfigError, match=r"noise 6\.5 there, 7\.0 asked for"):
+    with pytest.raises(ConfigError, match=r"noise 6\.0 there, 7\.0 asked for"):
         write(root, settings=PhantomSettings(noise=7.0))
 
 
