@@ -204,7 +204,7 @@ class SlabAccumulator:
         if probability is None:
             return
         self._moments.voxels += probability.numel()
-        self._moments.above += int((probability >= self._threshold).sum())
+        self._moments.above += int((probability > self._threshold).sum())
         if NORMALS in mean:
             length = torch.linalg.vector_norm(mean[NORMALS], dim=0)
             self._moments.add_lengths(length[probability[0] > CONFIDENT])

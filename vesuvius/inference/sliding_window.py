@@ -128,7 +128,7 @@ def predict_volume(
             agree; False adds them as they are.
         skip_empty: windows whose image is zero throughout are not predicted but set to 0 (a scroll
             cut free from its background). The first window is always predicted.
-        threshold: probability from which a voxel counts in the report's mask share.
+        threshold: probability above which a voxel counts in the report's mask share.
         max_slab_bytes: memory for the sums.
 
     Raises:
