@@ -23,14 +23,19 @@ class PostprocessCallback(Callback):
     parts and `time/postprocess_s`. Must come after `VolumeValidation` in the callbacks.
 
     Args:
-        postprocess: (probability, normals) -> PostprocessResult.
+        postprocess: (probability, normals) -> PostprocessResult; None does nothing.
         metric: a fresh one, updated with (mask, label) of one volume.
         folder: where the predictions lie.
         every_n_epochs: every n-th epoch and the last.
     """
 
     def __init__(
-        self, *, postprocess: Postprocess, metric: Metric, folder: str, every_n_epochs: int = 10
+        self,
+        *,
+        postprocess: Postprocess | None,
+        metric: Metric,
+        folder: str,
+        every_n_epochs: int = 10,
     ) -> None:
         self.postprocess = postprocess
         self.metric = metric
@@ -39,7 +44,7 @@ class PostprocessCallback(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Solve and score on rank zero when due; every rank logs the same numbers."""
-        if not is_due(trainer, self.every_n_epochs):
+        if self.postprocess is None or not is_due(trainer, self.every_n_epochs):
             return
         values: dict[str, float] = {}
         if trainer.is_global_zero:

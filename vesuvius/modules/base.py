@@ -84,18 +84,20 @@ class BaseModule(LightningModule):
             metric.reset()
 
     def log_losses(self, stage: str, losses: Mapping[str, Tensor], batch: dict[str, Any]) -> None:
-        """Log `<stage>/loss/<term>`; training terms per step, validation terms as epoch means."""
-        training = stage == "train"
+        """Log `<stage>/loss/<term>` as epoch means, and in training `train/step/total` per step."""
+        size = len(batch["image"])
         for name, loss in losses.items():
             self.log(
                 f"{stage}/loss/{name}",
                 loss.detach(),
-                on_step=training,
+                on_step=False,
                 on_epoch=True,
                 prog_bar=name == "total",
-                batch_size=len(batch["image"]),
-                sync_dist=not training,
+                batch_size=size,
+                sync_dist=stage == "val",
             )
+        if stage == "train":
+            self.log("train/step/total", losses["total"].detach(), batch_size=size)
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and, stepped after every optimizer step, its schedule."""

@@ -20,6 +20,7 @@ from vesuvius.inference.store import write_json
 from vesuvius.runtime import provenance
 from vesuvius.runtime.csv_logger import drop_rows_from
 from vesuvius.runtime.hardware import resolve_trainer
+from vesuvius.runtime.quiet import quiet
 from vesuvius.runtime.weights import describe_differences, load_network, read_checkpoint
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ def train(cfg: DictConfig) -> float | None:
     Raises:
         VesuviusError: whatever is the user's to solve.
     """
+    quiet()
     check_objective(cfg.optimized_metric)
     resolve_trainer(cfg.trainer)
     folder = Path(cfg.paths.output_dir)

@@ -1,0 +1,23 @@
+"""Keeps other libraries' remarks off the screen, each for a reason."""
+
+import logging
+import warnings
+
+
+def quiet() -> None:
+    """Drop messages a user can do nothing about; everything else stays."""
+    # Lightning writes each line twice beside Hydra's handlers, and advertises services.
+    lightning_log = logging.getLogger("lightning.pytorch")
+    lightning_log.handlers.clear()
+    lightning_log.setLevel(logging.WARNING)
+    for message in (
+        # torch 2.13 deprecates what lightning 2.6 still calls
+        r".*isinstance\(treespec, LeafSpec\)",
+        # a short epoch is fine: epoch means are logged whatever log_every_n_steps is
+        r"The number of training batches .* is smaller than the logging interval",
+        # our loaders choose their workers by data.num_workers; 0 is right for few cores
+        r"The '.*_dataloader' does not have many workers",
+        # resuming in the run's own folder is what ckpt_path=auto does
+        r"Checkpoint directory .* exists and is not empty",
+    ):
+        warnings.filterwarnings("ignore", message=message)
