@@ -157,20 +157,20 @@ def _draw_normals(
     axes.quiver(
         columns, rows, horizontal, vertical,
         angles="xy", scale_units="xy", scale=1.0 / (0.8 * step), pivot="mid",
-        headwidth=0, headlength=0, headaxislength=0, width=0.008, color="#7df9ff",
+        headwidth=0, headlength=0, headaxislength=0, width=0.01, color=style.TICK,
     )  # fmt: skip
 
 
 def _caption(figure: Figure, crop: _Crop, title: str) -> None:
     score = style.dice(crop.label, crop.probability >= crop.threshold)
     text = "Dice n/a (no surface)" if math.isnan(score) else f"Dice {score:.3f}"
-    counted = crop.label[crop.label != IGNORE]
-    share = float((counted == SURFACE).mean()) if counted.size else 0.0
-    predicted = float((crop.probability >= crop.threshold).mean())
+    labelled = crop.label != IGNORE
+    num_labelled = max(1, int(labelled.sum()))
+    surface = int((crop.label == SURFACE).sum()) / num_labelled
+    predicted = int(((crop.probability >= crop.threshold) & labelled).sum()) / num_labelled
     facts = (
-        f"crop {' x '.join(map(str, crop.image.shape))}   "
-        f"surface {share:.1%} of labelled voxels   predicted {predicted:.1%} "
-        f"at threshold {crop.threshold:g}"
+        f"crop {' x '.join(map(str, crop.image.shape))}   of labelled voxels: "
+        f"surface {surface:.1%}, predicted {predicted:.1%} at threshold {crop.threshold:g}"
     )
     layout.heading(figure, f"{title}   |   {text}" if title else text, facts)
     with_ignore = bool((crop.label == IGNORE).any())

@@ -32,6 +32,8 @@ UNSCORED = (190, 172, 226)
 LABEL = (255, 201, 64)
 LABEL_BACKGROUND = (20, 22, 26)
 LABEL_IGNORE = (104, 110, 124)
+TICK = "#1f9bff"
+"""Seen on both ends of the heat map."""
 INK, MUTED, FRAME, PAPER = "#1c1f26", "#6b7280", "#c9ced6", "#ffffff"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6b7280", "#1c1f26")
 """Line colours of curves, in order of use."""

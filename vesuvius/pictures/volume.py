@@ -113,7 +113,8 @@ def label_panel(
     cells[0][0].set_ylabel(f"z = {z}", fontsize=11, color=style.INK)
     names = {BACKGROUND: "background", SURFACE: "surface", IGNORE: "ignore"}
     shares = "   ".join(f"{name} {float((label == v).mean()):.1%}" for v, name in names.items())
-    layout.heading(figure, title or "Label", f"whole volume: {shares}")
+    size = " x ".join(map(str, label.shape))
+    layout.heading(figure, title or "Label", f"all {size} voxels: {shares}")
     colours = (style.LABEL_BACKGROUND, style.LABEL, style.LABEL_IGNORE)
     layout.legend(
         figure,

@@ -32,7 +32,8 @@ def test_title_holds_the_dice_of_the_whole_crop(tmp_path, crop, figures):
     # labelled z < 12: surface 12 * 32, predicted 2 * 12 * 16, both 12 * 16 -> 2*192 / (384 + 384)
     assert texts[0] == "epoch 3   |   Dice 0.500"
     assert "crop 16 x 24 x 32" in texts[1]
-    assert "surface 4.2% of labelled voxels" in texts[1]  # 1 / 24
+    # both of the 12 labelled slices: 32 of 24 * 32 voxels, and 16 + 16
+    assert "surface 4.2%, predicted 4.2% at threshold 0.5" in texts[1]
 
 
 def test_three_rows_of_four_images_through_the_surface(tmp_path, crop, figures):
