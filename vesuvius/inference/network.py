@@ -8,7 +8,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vesuvius.errors import ConfigError
 from vesuvius.inference.device import select_device
@@ -85,16 +84,20 @@ def prepare_network(
     """
     chosen = select_device(device)
     resolved = resolve_precision(precision, chosen)
-    fast = copy.deepcopy(network).eval().requires_grad_(requires_grad=False).to(chosen)
-    folded = 0
-    if fold_norms:
-        fast, folded = fold_batch_norms(fast)
+    fast = _frozen_copy(network, chosen)
+    folded = fold_batch_norms(fast) if fold_norms else 0
+    if folded is None:
+        fast, folded = _frozen_copy(network, chosen), 0
     last = resolved != "fp32" if channels_last is None else channels_last
     if last:
         fast = fast.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return InferenceNetwork(
         fast, device=chosen, precision=resolved, channels_last=last, folded=folded
     )
+
+
+def _frozen_copy(network: nn.Module, device: torch.device) -> nn.Module:
+    return copy.deepcopy(network).eval().requires_grad_(requires_grad=False).to(device)
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> str:
@@ -118,12 +121,16 @@ def cpu_has_bf16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def fold_batch_norms(network: nn.Module) -> tuple[nn.Module, int]:
-    """Return a copy whose batch norms are folded into the convolution before, and their number.
+def fold_batch_norms(network: nn.Module) -> int | None:
+    """Fold, in place, each batch norm into the convolution before it; return how many.
 
     Pairs are found by watching one forward pass (a norm whose input is the very tensor that one
-    convolution returned), so any module layout works; the folded copy is kept only if it returns
-    the same on that input.
+    convolution returned), so any module layout works. Weights are scaled where they lie: no second
+    copy of them.
+
+    Returns:
+        Number of folded norms; None if the folded network answers differently on that input (a
+        convolution's output is used elsewhere too), and then the network is spoiled.
     """
     device = next(network.parameters()).device
     generator = torch.Generator().manual_seed(0)
@@ -133,23 +140,33 @@ def fold_batch_norms(network: nn.Module) -> tuple[nn.Module, int]:
             pairs, before = _conv_norm_pairs(network, probe)
         except (RuntimeError, ValueError) as error:
             _LOG.info("norms are not folded: the network does not take %s (%s)", PROBE_ZYX, error)
-            return network, 0
-        if not pairs:
-            return network, 0
-        folded = copy.deepcopy(network)
+            return 0
         for conv_name, norm_name in pairs:
-            conv, norm = folded.get_submodule(conv_name), folded.get_submodule(norm_name)
-            assert isinstance(conv, nn.Conv3d)
-            assert isinstance(norm, nn.BatchNorm3d)
-            folded.set_submodule(conv_name, fuse_conv_bn_eval(conv, norm))
-            folded.set_submodule(norm_name, nn.Identity())
-        after = folded(probe)
+            _fold_pair(network, conv_name, norm_name)
+        after = network(probe) if pairs else before
     for name, value in before.items():
         scale = max(float(value.abs().max()), 1e-6)
         if not float((after[name] - value).abs().max()) <= FOLD_TOLERANCE * scale:
             _LOG.info("norms are not folded: %r would change by over %g", name, FOLD_TOLERANCE)
-            return network, 0
-    return folded, len(pairs)
+            return None
+    return len(pairs)
+
+
+def _fold_pair(network: nn.Module, conv_name: str, norm_name: str) -> None:
+    """Scale a convolution's filters by its norm and put the identity in the norm's place."""
+    conv, norm = network.get_submodule(conv_name), network.get_submodule(norm_name)
+    assert isinstance(conv, nn.Conv3d)
+    assert isinstance(norm, nn.BatchNorm3d)
+    assert norm.running_var is not None
+    assert norm.running_mean is not None
+    factor = torch.rsqrt(norm.running_var + norm.eps)
+    if norm.affine:
+        factor *= norm.weight
+    bias = -norm.running_mean if conv.bias is None else conv.bias - norm.running_mean
+    bias = bias * factor + (norm.bias if norm.affine else 0)
+    conv.weight.mul_(factor.view(-1, 1, 1, 1, 1))
+    conv.bias = nn.Parameter(bias, requires_grad=False)
+    network.set_submodule(norm_name, nn.Identity())
 
 
 def _conv_norm_pairs(

@@ -40,7 +40,7 @@ def image_scale(image: ImageVolume) -> float:
             "select one channel or stack the slices first"
         )
         raise VolumeFormatError(msg)
-    dtype = np.dtype(image.dtype)
+    dtype = np.dtype(image.dtype).newbyteorder("=")  # TIFF may be big-endian
     if dtype in SCALES:
         return SCALES[dtype]
     if dtype.kind == "f":

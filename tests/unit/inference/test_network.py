@@ -76,9 +76,11 @@ def test_training_mode_of_the_given_network_stays():
 
 def test_unsafe_folding_is_not_done():
     network = trained(Shared())
-    folded, count = fold_batch_norms(network)
-    assert count == 0
-    assert folded is network
+    fast = prepare_network(network, device="cpu", precision="fp32", channels_last=False)
+    assert fast.folded == 0
+    with torch.no_grad():
+        assert torch.equal(fast(image())["surface_logit"], network(image())["surface_logit"])
+        assert fold_batch_norms(copy.deepcopy(network)) is None
 
 
 def test_other_norms_are_left():

@@ -87,6 +87,14 @@ def test_against_a_direct_implementation(rng):
     assert np.abs(got - expected).max() <= 0.5 + 1e-3
 
 
+@pytest.mark.parametrize("dtype", ["<u2", ">u2", "<f4", ">f4", "f8"])
+def test_types_are_scaled_alike(dtype):
+    image = (np.arange(64).reshape(4, 4, 4) / 63).astype(np.float32)
+    typed = image.astype(dtype) if "f" in dtype else np.round(65535 * image).astype(dtype)
+    got = predict_volume(identity, typed, roi_zyx=(4, 4, 4), device="cpu").probability
+    np.testing.assert_array_equal(got, np.round(255 * image).astype(np.uint8))
+
+
 def test_small_volume_is_mirrored_not_blackened():
     image = np.full((3, 4, 5), 200, np.uint8)
     seen = []
