@@ -26,6 +26,7 @@ from vesuvius.types import FloatVolume
 _COARSE = 4  # voxels between the points where the displacement is evaluated
 _TWO_PI = 2.0 * math.pi
 _SCALES = (150.0, 64.0, 30.0)  # voxels per lattice step of the displacement
+_STRENGTHS = (0.9, 0.7, 0.45)  # of a lattice step at deformation 1: the Jacobian stays above 0
 _STRIP_LENGTH = 70.0  # voxels per lattice step of a wrap's own shift, along the sheet
 _STRIP_HEIGHT = 90.0  # the same along z
 _MAX_SHIFT = 0.34  # of a pitch; with the fine part (0.12) below 1/2, so knots keep their order
@@ -75,10 +76,7 @@ def make_geometry(
     centre_x = origin_zyx[2] + shape_zyx[2] / 2 - umbilicus_yx[1]
     cut = math.atan2(centre_y, centre_x)
     amplitudes = np.array(
-        [
-            settings.deformation * scale * f
-            for scale, f in zip(_SCALES, (0.5, 0.4, 0.28), strict=True)
-        ]
+        [settings.deformation * scale * f for scale, f in zip(_SCALES, _STRENGTHS, strict=True)]
     )
     py, px = _displaced(
         grids[0],

@@ -64,20 +64,20 @@ class PhantomSettings:
 
     pitch: tuple[float, float] = (8.0, 30.0)
     thickness: tuple[float, float] = (5.0, 14.0)
-    deformation: float = 0.6
+    deformation: float = 0.4
     gap_variation: float = 0.7
     touching_share: float = 0.12
     split_share: float = 0.3
     hole_share: float = 0.04
     crumpled_share: float = 0.05
     fibre_contrast: float = 1.0
-    air: float = 88.0
-    recto: float = 165.0
-    verso: float = 145.0
+    air: float = 90.0
+    recto: float = 162.0
+    verso: float = 143.0
     inclusions: float = 60.0
     debris_share: float = 0.05
     blur: float = 1.2
-    phase_contrast: float = 0.9
+    phase_contrast: float = 1.0
     noise: float = 6.0
     ring_strength: float = 1.5
     beam_hardening: float = 0.15

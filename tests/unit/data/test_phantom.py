@@ -100,14 +100,16 @@ def test_winding_rises_outward_from_the_umbilicus():
 
 
 def test_pitch_stays_near_the_asked_range():
-    settings = PhantomSettings(pitch=(10.0, 20.0), deformation=0.4)
-    p = make_phantom((96, 96, 96), seed=8, settings=settings)
-    gradient = np.array(np.gradient(p.winding.astype(np.float64)))
-    pitch = 1.0 / np.linalg.norm(gradient, axis=0)[INNER]
+    settings = PhantomSettings(pitch=(10.0, 20.0))
+    pitch = []
+    for seed in range(4):
+        winding = make_phantom((64, 64, 64), seed=seed, settings=settings).winding
+        gradient = np.array(np.gradient(winding.astype(np.float64)))
+        pitch.append(1.0 / np.linalg.norm(gradient, axis=0)[INNER])
     low, middle, high = np.percentile(pitch, [2, 50, 98])
-    assert low > 6.0
+    assert low > 5.0
     assert 10.0 < middle < 20.0
-    assert high < 36.0
+    assert high < 40.0
 
 
 def test_umbilicus_inside_leaves_one_continuous_sheet():
