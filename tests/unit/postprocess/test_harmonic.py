@@ -309,6 +309,31 @@ def test_conjugate_gradients_against_spsolve():
     np.testing.assert_allclose(values, spsolve(matrix.tocsc(), rhs), rtol=1e-7)
 
 
+def test_weak_edges_do_not_end_the_solve_early():
+    """Weights over ten decades: by the residual alone the solve stops at once, 0.3 off."""
+    rng = np.random.default_rng(1)
+    number = np.arange(16**3).reshape(16, 16, 16)
+    steps = [(number[1:], number[:-1]), (number[:, 1:], number[:, :-1])]
+    steps.append((number[:, :, 1:], number[:, :, :-1]))
+    i = np.concatenate([a.ravel() for a, _ in steps])
+    j = np.concatenate([b.ravel() for _, b in steps])
+    weight = 10 ** rng.uniform(-10, 0, len(i)) * (rng.random(len(i)) < 0.45)
+    links = sparse.csr_matrix((weight, (i, j)), shape=(16**3, 16**3))
+    links.eliminate_zeros()
+    _, component = sparse.csgraph.connected_components(links, directed=False)
+    links = links + links.T
+    laplacian = (sparse.diags(np.asarray(links.sum(1)).ravel()) - links).tocsr()
+    inside = np.flatnonzero(component == np.bincount(component).argmax())
+    seed = inside[len(inside) // 2]
+    free = np.setdiff1d(inside[inside >= 256], [seed])  # the first plane is the rim
+    matrix = laplacian[free][:, free].tocsr()
+    rhs = -laplacian[free][:, [seed]].toarray().ravel()
+    solution = solve_system(matrix, rhs, tol=1e-6, maxiter=5000, device="cpu")
+    assert solution.converged
+    assert solution.iterations > 10
+    np.testing.assert_allclose(solution.values, spsolve(matrix.tocsc(), rhs), atol=1e-4)
+
+
 def test_missing_cupy_is_said(caplog, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     matrix, rhs = grid_laplacian(30), np.ones(900)
