@@ -1,0 +1,375 @@
+"""The union of two masks as a complex of z-runs, built in one sweep of a block.
+
+Voxels are vertices, so foreground is the union of its unit edges, squares and cubes. Collapsing
+every z-run (maximal stretch along z) to a point gives a small complex of the same homotopy type:
+
+* run: one z-run of the union;
+* overlap: a maximal z-interval shared by the runs of two neighbouring columns of voxels;
+* quad: a maximal z-interval shared by four columns around a corner.
+
+Of the background, only squares right below an overlap and the squares of slice 0 are columns of the
+boundary matrix; every other background cell has an apparent partner one step along z, y or x. Of
+the background edges, rows are left for: z-edges right below a run, x-edges of slice 0 and, on slice
+0, y-edges (on its first line x-edges) that lead from background up to foreground.
+
+Masks are numbered 0 = prediction, 1 = label; a code has bit 1 for the prediction, 2 for the label
+and 4 for their union.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from vesuvius.metrics.compiled import compiled
+from vesuvius.metrics.runs import Bytes, Ints
+
+ABSENT = -2
+"""Entry of `Sweep.pair` for an overlap that holds no overlap of the mask."""
+
+
+class Sweep(NamedTuple):
+    """What one sweep of a block finds, and its state while it runs.
+
+    Attributes:
+        key: (columns,) scan position of each column's square, times 3, plus its normal axis.
+        start: (columns + 1,) bounds of `rows`.
+        rows: background edges on the boundary of the columns.
+        tail_start: (columns + 1,) bounds of `tails`.
+        tails: overlaps on the boundary of the columns.
+        quad_key: (quads,) scan position of the bottom of each quad.
+        quad: (quads, 4) overlaps around it.
+        pair: (2, overlaps, 2) by mask the own runs at the overlap's first own overlap: -1 for the
+            first own run inside its union run, else a number below `extra`; ABSENT if none.
+        again: (n, 4) further own overlaps: mask, own run, own run, overlap.
+        extra: (2,) own runs beyond the first inside a union run.
+        num: (5,) runs, overlaps, quads, columns, `again` rows so far.
+        run: (y, x) latest union run of each column.
+        begun: (runs,) its first z.
+        earlier: (runs,) the run below in the same column, or -1.
+        holds: (2, runs) whether the run holds a run of the mask.
+        own_run: (2, y, x) latest own run, numbered as in `pair`.
+        last: (2, y, x) latest overlap towards x + 1 and y + 1.
+        top: (2, y, x) its highest z so far, or -1.
+    """
+
+    key: Ints
+    start: Ints
+    rows: Ints
+    tail_start: Ints
+    tails: Ints
+    quad_key: Ints
+    quad: Ints
+    pair: Ints
+    again: Ints
+    extra: Ints
+    num: Ints
+    run: Ints
+    begun: Ints
+    earlier: Ints
+    holds: npt.NDArray[np.bool_]
+    own_run: Ints
+    last: Ints
+    top: Ints
+
+
+RUNS, OVERLAPS, QUADS, COLUMNS, AGAIN = range(5)
+
+
+@compiled
+def _count_slice(here: Bytes, under: Bytes, seen: Ints) -> None:
+    """Add the cells that begin in a slice to `seen`: (runs, overlaps, quads) by code."""
+    height, width = here.shape
+    for y in range(height):
+        for x in range(width):
+            code, below = here[y, x], under[y, x]
+            if code == 0:
+                continue
+            seen[0, code & ~below] += 1
+            right = down = right_below = down_below = np.uint8(0)
+            if x + 1 < width:
+                right, right_below = code & here[y, x + 1], below & under[y, x + 1]
+                seen[1, right & ~right_below] += 1
+            if y + 1 < height:
+                down, down_below = code & here[y + 1, x], below & under[y + 1, x]
+                seen[1, down & ~down_below] += 1
+            if right & down:
+                quad_below = right_below & down_below & under[y + 1, x + 1]
+                seen[2, right & down & here[y + 1, x + 1] & ~quad_below] += 1
+
+
+@compiled
+def count_cells(code: Bytes) -> Ints:
+    """Return (3, 3) numbers of runs, overlaps, quads (rows) of prediction, label, union (columns).
+
+    Args:
+        code: (z, y, x) uint8; bit 1 prediction, 2 label, 4 union.
+    """
+    seen = np.zeros((3, 8), np.int64)
+    nothing = np.zeros(code.shape[1:], np.uint8)
+    for z in range(len(code)):
+        _count_slice(code[z], code[z - 1] if z > 0 else nothing, seen)
+    counts = np.zeros((3, 3), np.int64)
+    for bits in range(8):
+        for mask in range(3):
+            if bits >> mask & 1:
+                counts[:, mask] += seen[:, bits]
+    return counts
+
+
+def _empty_sweep(shape: tuple[int, int, int], counts: Ints) -> Sweep:
+    """Return room for everything a sweep can find; pages that stay unused cost no memory."""
+    _, height, width = shape
+    runs, overlaps, quads = (int(n) for n in counts[:, 2])
+    columns = overlaps + height * width
+    plane = (2, height, width)
+    return Sweep(
+        key=np.empty(columns, np.int64),
+        start=np.zeros(columns + 1, np.int64),
+        rows=np.empty(4 * runs + overlaps + 4 * height * width, np.int64),
+        tail_start=np.zeros(columns + 1, np.int64),
+        tails=np.empty(2 * overlaps + 4 * height * width, np.int64),
+        quad_key=np.empty(quads, np.int64),
+        quad=np.empty((quads, 4), np.int64),
+        pair=np.full((2, overlaps, 2), ABSENT, np.int64),
+        again=np.empty((int(counts[1, :2].sum()), 4), np.int64),
+        extra=np.zeros(2, np.int64),
+        num=np.zeros(5, np.int64),
+        run=np.full((height, width), -1, np.int64),
+        begun=np.empty(runs, np.int64),
+        earlier=np.empty(runs, np.int64),
+        holds=np.zeros((2, runs), np.bool_),
+        own_run=np.full(plane, -1, np.int64),
+        last=np.full(plane, -1, np.int64),
+        top=np.full(plane, -1, np.int64),
+    )
+
+
+@compiled
+def _begin_runs(here: Bytes, under: Bytes, z: int, s: Sweep) -> None:
+    """Note the runs of union, prediction and label that begin in slice z."""
+    height, width = here.shape
+    for y in range(height):
+        for x in range(width):
+            new = here[y, x] & ~under[y, x]
+            if new == 0:
+                continue
+            if new & 4:
+                run = s.num[RUNS]
+                s.begun[run] = z
+                s.earlier[run] = s.run[y, x]
+                s.run[y, x] = run
+                s.num[RUNS] += 1
+            for mask in range(2):
+                if new >> mask & 1 == 0:
+                    continue
+                if s.holds[mask, s.run[y, x]]:
+                    s.own_run[mask, y, x] = s.extra[mask]
+                    s.extra[mask] += 1
+                else:
+                    s.holds[mask, s.run[y, x]] = True
+                    s.own_run[mask, y, x] = -1
+
+
+@compiled
+def _x_edge_row(floor: Bytes, y: int, x: int) -> int:
+    """Return the row of the background x-edge (0, y, x), or -1 if a vertex is its partner."""
+    width: int = floor.shape[1]
+    if y > 0:
+        return (1 + len(floor) + y) * width + x
+    return x + 1 if floor[0, x + 1] and not floor[0, x] else -1
+
+
+@compiled
+def _y_edge_row(floor: Bytes, y: int, x: int) -> int:
+    """Return the row of the background y-edge (0, y, x), or -1 if a vertex is its partner."""
+    return (y + 2) * floor.shape[1] + x if floor[y + 1, x] and not floor[y, x] else -1
+
+
+@compiled
+def _add_row(row: int, s: Sweep) -> None:
+    if row >= 0:
+        at = s.num[COLUMNS] + 1
+        s.rows[s.start[at]] = row
+        s.start[at] += 1
+
+
+@compiled
+def _add_tail(overlap: int, s: Sweep) -> None:
+    at = s.num[COLUMNS] + 1
+    s.tails[s.tail_start[at]] = overlap
+    s.tail_start[at] += 1
+
+
+@compiled
+def _open_column(key: int, s: Sweep) -> None:
+    column = s.num[COLUMNS]
+    s.key[column] = key
+    s.start[column + 1] = s.start[column]
+    s.tail_start[column + 1] = s.tail_start[column]
+
+
+@compiled
+def _add_wall(run: int, top: int, first_row: int, s: Sweep) -> None:
+    """Add the edges right below the runs of a column of voxels, down to height `top`."""
+    while run >= 0 and s.begun[run] > top:
+        if s.begun[run] > 0:
+            _add_row(first_row + run, s)
+        run = s.earlier[run]
+
+
+@compiled
+def _close_curtain(floor: Bytes, z: int, y: int, x: int, axis: int, s: Sweep) -> None:
+    """Add the column of the square right below the overlap that begins at z.
+
+    Squares further down are added to it until the next overlap below, or slice 0.
+    """
+    height, width = floor.shape
+    _open_column((((z - 1) * height + y) * width + x) * 3 + 1 + axis, s)
+    top = s.top[axis, y, x]
+    first_row = num_floor_rows(height, width)
+    other = s.run[y, x + 1] if axis == 0 else s.run[y + 1, x]
+    _add_wall(s.run[y, x], top, first_row, s)
+    _add_wall(other, top, first_row, s)
+    _add_tail(s.num[OVERLAPS], s)
+    if top >= 0:
+        _add_tail(s.last[axis, y, x], s)
+    elif axis == 0:
+        _add_row(_x_edge_row(floor, y, x), s)
+    else:
+        _add_row(_y_edge_row(floor, y, x), s)
+    s.num[COLUMNS] += 1
+
+
+@compiled
+def num_floor_rows(height: int, width: int) -> int:
+    """Return how many row numbers the edges of slice 0 take; rows of runs follow."""
+    return (1 + 2 * height) * width
+
+
+@compiled
+def _note_own(new: int, axis: int, y: int, x: int, s: Sweep) -> None:
+    """Note the overlaps of prediction and label that begin inside the latest union overlap."""
+    overlap = s.last[axis, y, x]
+    for mask in range(2):
+        if new >> mask & 1 == 0:
+            continue
+        one = s.own_run[mask, y, x]
+        other = s.own_run[mask, y, x + 1] if axis == 0 else s.own_run[mask, y + 1, x]
+        if s.pair[mask, overlap, 0] == ABSENT:
+            s.pair[mask, overlap, 0] = one
+            s.pair[mask, overlap, 1] = other
+            continue
+        at = s.num[AGAIN]
+        s.again[at, 0] = mask
+        s.again[at, 1] = one
+        s.again[at, 2] = other
+        s.again[at, 3] = overlap
+        s.num[AGAIN] += 1
+
+
+@compiled
+def _begin_overlaps(here: Bytes, under: Bytes, floor: Bytes, z: int, s: Sweep) -> None:
+    """Note the overlaps that begin in slice z, in scan order, and the columns below them."""
+    height, width = here.shape
+    for y in range(height):
+        for x in range(width):
+            if here[y, x] == 0:
+                continue
+            for axis in range(2):
+                side_y, side_x = (y, x + 1) if axis == 0 else (y + 1, x)
+                if side_y == height or side_x == width:
+                    continue
+                both = here[y, x] & here[side_y, side_x]
+                new = both & ~(under[y, x] & under[side_y, side_x])
+                if new & 4:
+                    if z > 0:
+                        _close_curtain(floor, z, y, x, axis, s)
+                    s.last[axis, y, x] = s.num[OVERLAPS]
+                    s.num[OVERLAPS] += 1
+                if both & 4:
+                    s.top[axis, y, x] = z
+                if new & 3:
+                    _note_own(new, axis, y, x, s)
+
+
+@compiled
+def _begin_quads(here: Bytes, under: Bytes, z: int, s: Sweep) -> None:
+    """Note the quads of the union that begin in slice z, in scan order."""
+    height, width = here.shape
+    for y in range(height - 1):
+        for x in range(width - 1):
+            if here[y, x] == 0 or here[y + 1, x + 1] == 0:
+                continue
+            if here[y, x + 1] == 0 or here[y + 1, x] == 0:
+                continue
+            if under[y, x] & under[y, x + 1] & under[y + 1, x] & under[y + 1, x + 1] & 4:
+                continue
+            at = s.num[QUADS]
+            s.quad_key[at] = (z * height + y) * width + x
+            s.quad[at, 0] = s.last[0, y, x]
+            s.quad[at, 1] = s.last[0, y + 1, x]
+            s.quad[at, 2] = s.last[1, y, x]
+            s.quad[at, 3] = s.last[1, y, x + 1]
+            s.num[QUADS] += 1
+
+
+@compiled
+def _floor_columns(floor: Bytes, across: Ints, along: Ints, s: Sweep) -> None:
+    """Add a column for each background square of slice 0.
+
+    `across` and `along` are the overlaps of slice 0 towards x + 1 and y + 1.
+    """
+    height, width = floor.shape
+    for y in range(height - 1):
+        for x in range(width - 1):
+            if floor[y, x] and floor[y, x + 1] and floor[y + 1, x] and floor[y + 1, x + 1]:
+                continue
+            _open_column((y * width + x) * 3, s)
+            for line in (y, y + 1):
+                if floor[line, x] and floor[line, x + 1]:
+                    _add_tail(across[line, x], s)
+                else:
+                    _add_row(_x_edge_row(floor, line, x), s)
+            for side in (x, x + 1):
+                if floor[y, side] and floor[y + 1, side]:
+                    _add_tail(along[y, side], s)
+                else:
+                    _add_row(_y_edge_row(floor, y, side), s)
+            s.num[COLUMNS] += 1
+
+
+@compiled
+def _sweep_slices(code: Bytes, s: Sweep) -> None:
+    floor = code[0]
+    nothing = np.zeros(code.shape[1:], np.uint8)
+    floor_last = s.last
+    for z in range(len(code)):
+        here, under = code[z], code[z - 1] if z > 0 else nothing
+        _begin_runs(here, under, z, s)
+        _begin_overlaps(here, under, floor, z, s)
+        _begin_quads(here, under, z, s)
+        if z == 0:
+            floor_last = s.last.copy()
+    _floor_columns(floor, floor_last[0], floor_last[1], s)
+
+
+def sweep(code: Bytes, counts: Ints) -> Sweep:
+    """Return the runs' complex of a block, trimmed to what was found.
+
+    Args:
+        code: (z, y, x) uint8, C order; bit 1 prediction, 2 label, 4 union.
+        counts: its `count_cells`.
+    """
+    depth, height, width = code.shape
+    s = _empty_sweep((depth, height, width), counts)
+    _sweep_slices(code, s)
+    columns = int(s.num[COLUMNS])
+    return s._replace(
+        key=s.key[:columns],
+        start=s.start[: columns + 1],
+        rows=s.rows[: s.start[columns]],
+        tail_start=s.tail_start[: columns + 1],
+        tails=s.tails[: s.tail_start[columns]],
+        again=s.again[: s.num[AGAIN]],
+    )
