@@ -2,6 +2,7 @@
 
 import errno
 import json
+import resource
 
 import numpy as np
 import pytest
@@ -108,6 +109,37 @@ def test_full_disk_is_a_storage_error(tmp_path):
         PredictionWriter(tmp_path, "vol1", shape_zyx=(4, 4, 4)),
     ):
         raise OSError(errno.ENOSPC, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def small_disk():
+    """Files over 4 KiB fail to write, as on a full disk, but for real (EFBIG)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_write_that_fails_midway_leaves_nothing(tmp_path, rng, small_disk):
+    image = rng.integers(0, 256, (40, 40, 40), dtype=np.uint8)
+    with pytest.raises(StorageError, match=r"cannot write .*_mask.tif: File too large; free disk"):
+        write_mask(tmp_path / "vol1_mask.tif", image > 127)
+
+    def fill():
+        with PredictionWriter(
+            tmp_path, "vol1", shape_zyx=image.shape, outputs=("probability",)
+        ) as writer:
+            predict_volume(
+                lambda t: {"probability": t},
+                image,
+                roi_zyx=(16, 16, 16),
+                out=writer.arrays,
+                device="cpu",
+            )
+
+    with pytest.raises(StorageError, match=r"cannot write .*vol1.zarr: File too large"):
+        fill()
     assert list(tmp_path.iterdir()) == []
 
 
