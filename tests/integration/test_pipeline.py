@@ -1,0 +1,164 @@
+"""prepare -> train -> resume -> infer -> post-process -> score on small phantoms."""
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+import zarr
+
+from vesuvius.errors import CheckpointError, ConfigError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def trained(runs, run_train):
+    """One run of two epochs, shared by the tests of this file."""
+    folder = runs / "trained"
+    if not (folder / "result.json").is_file():
+        run_train(folder, "callbacks.periodic.every_n_epochs=1")
+    return folder
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def read_rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_everything_behind(trained):
+    for name in (
+        *("run.json", "result.json", "metrics.csv", "split.json", "curves.png", "history.csv"),
+        *("checkpoints/best.ckpt", "checkpoints/last.ckpt", "checkpoints/epoch000.ckpt"),
+        *("pictures/epoch001_comparison.png", "pictures/epoch001_pred_mask.tif"),
+    ):
+        assert (trained / name).is_file(), name
+    run = json.loads((trained / "run.json").read_text())
+    assert run["choices"]["model"] == "dual_head_unet"
+    assert run["num_parameters"] == 87_490
+    assert run["packages"]["torch"].startswith(torch.__version__.split("+")[0])
+
+
+def test_logged_names_are_those_of_the_metrics_page(trained):
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    documented = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    with (trained / "metrics.csv").open(newline="") as file:
+        logged = set(csv.DictReader(file).fieldnames) - {"step"}
+    terms = re.compile(r"^(train|val)/loss/(dice|bce|normal)$")
+    unknown = {n for n in logged if n not in documented and not terms.match(n)}
+    assert unknown == set()
+    assert {n for n in documented if "<" not in n} - logged == set()
+
+
+def test_checkpoints_hold_plain_data_only(trained):
+    content = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
+    assert content["epoch"] == 1
+
+
+def test_a_resumed_run_ends_with_the_same_weights(trained, runs, run_train):
+    folder = runs / "resumed"
+    run_train(folder, f"ckpt_path={trained / 'checkpoints' / 'epoch000.ckpt'}")
+    expected = weights(trained / "checkpoints" / "last.ckpt")
+    found = weights(folder / "checkpoints" / "last.ckpt")
+    assert expected.keys() == found.keys()
+    different = [name for name in expected if not torch.equal(expected[name], found[name])]
+    assert different == []
+
+
+def test_auto_resume_goes_on_in_the_same_folder_and_then_stops(trained, runs, run_train, caplog):
+    folder = runs / "auto"
+    shutil.copytree(trained, folder, dirs_exist_ok=True)
+    (folder / "result.json").unlink()
+    first = folder / "checkpoints" / "epoch000.ckpt"
+    shutil.copy(first, folder / "checkpoints" / "last.ckpt")
+    run_train(folder, "ckpt_path=auto")
+    assert torch.equal(
+        weights(folder / "checkpoints" / "last.ckpt")["model.surface_head.weight"],
+        weights(trained / "checkpoints" / "last.ckpt")["model.surface_head.weight"],
+    )
+    totals = [r["train/loss/total"] for r in read_rows(folder / "metrics.csv")]
+    assert len([t for t in totals if t]) == 2  # one row an epoch: nothing lost, nothing twice
+    caplog.set_level("INFO")
+    run_train(folder, "ckpt_path=auto")
+    assert "finished already" in caplog.text
+
+
+def test_resuming_another_network_is_refused(trained, runs, run_train):
+    with pytest.raises(CheckpointError, match=r"does not fit this configuration: shape: model\."):
+        run_train(
+            runs / "other",
+            f"ckpt_path={trained / 'checkpoints' / 'last.ckpt'}",
+            "model.n_filters=4",
+        )
+
+
+@pytest.mark.parametrize("postprocess", ["winding", "threshold", "harmonic"])
+def test_inference_writes_masks_and_scores(trained, runs, run_infer, prepared, postprocess):
+    out = runs / f"masks_{postprocess}"
+    score = run_infer(trained, out, f"postprocess={postprocess}", "precision=fp32")
+    (volume,) = (prepared / "test").glob("*.zarr")
+    shape = zarr.open_group(volume, mode="r")["image"].shape
+    for path in (out / f"{volume.stem}_mask.tif", out / "threshold" / f"{volume.stem}_mask.tif"):
+        mask = tifffile.imread(path)
+        assert mask.dtype == np.uint8
+        assert mask.shape == shape
+        assert set(np.unique(mask)) <= {0, 1}
+    prediction = zarr.open_group(out / f"{volume.stem}.zarr", mode="r")
+    assert prediction["probability"].shape == shape
+    assert prediction["normals"].shape == (3, *shape)
+    rows = read_rows(out / "scores.csv")
+    assert [row["mask"] for row in rows] == ["threshold", "final"]
+    assert score == pytest.approx(float(rows[1]["score"]))
+    assert (out / f"{volume.stem}.png").is_file()
+
+
+def test_a_finished_volume_is_not_predicted_again(trained, runs, run_infer, caplog):
+    out = runs / "again"
+    caplog.set_level("INFO")
+    run_infer(trained, out, "postprocess=threshold", "precision=fp32")
+    assert "1 predicted, 0 already there" in caplog.text
+    (store,) = out.glob("*.zarr")
+    before = (store / "zarr.json").stat().st_mtime_ns
+    run_infer(trained, out, "postprocess=threshold", "precision=fp32")
+    assert "0 predicted, 1 already there" in caplog.text
+    assert (store / "zarr.json").stat().st_mtime_ns == before
+    run_infer(trained, out, "postprocess=threshold", "precision=fp32", "overlap=0.25")
+    assert (store / "zarr.json").stat().st_mtime_ns != before  # other settings, other result
+
+
+def test_bad_folders_are_named(runs, run_infer, trained, tmp_path):
+    with pytest.raises(ConfigError, match="is no training run"):
+        run_infer(tmp_path, runs / "x")
+    with pytest.raises(CheckpointError, match=r"checkpoint=epoch9: .*does not exist; the run has"):
+        run_infer(trained, runs / "x", "checkpoint=epoch9")
+
+
+def test_a_bad_volume_is_named_and_the_others_are_done(trained, runs, run_infer, prepared, caplog):
+    source = runs / "mixed"
+    source.mkdir()
+    (good,) = (prepared / "test").glob("*.zarr")
+    shutil.copytree(good, source / "good.zarr")
+    tifffile.imwrite(source / "bad.tif", np.zeros((4, 8, 8), np.uint8))
+    content = (source / "bad.tif").read_bytes()
+    (source / "bad.tif").write_bytes(content[: len(content) // 2])
+    out = runs / "mixed_out"
+    with pytest.raises(ConfigError, match="1 volumes failed: bad"):
+        run_infer(trained, out, f"volume={source}", "postprocess=threshold", "precision=fp32")
+    assert (out / "good_mask.tif").is_file()
+    assert not (out / "bad_mask.tif").exists()
+    assert "bad.tif" in caplog.text
