@@ -2,15 +2,13 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from vesuvius.data.phantom_settings import PhantomSettings
+from vesuvius.data.phantom_settings import PRESETS, PhantomSettings, setting_names
+from vesuvius.errors import ConfigError
 
 HELP = "make synthetic scroll CT with labels and truth, in the Kaggle layout"
-
-_PRESETS = ("default", "touching", "holes", "folds", "clean")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="size of each volume in voxels (default 128 128 128)",
     )
     add("--seed", type=int, default=0, help="the same seed gives the same files (default 0)")
-    add("--preset", choices=_PRESETS, default="default", help="difficulty (default: default)")
+    add("--preset", choices=tuple(PRESETS), default="default", help="difficulty (default: default)")
     add(
         "--set",
         action="append",
@@ -56,8 +54,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the folder; return 0."""
-    import os
-
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -68,9 +64,10 @@ def run(args: argparse.Namespace) -> int:
     )
 
     from vesuvius.data.phantom_files import WriteOutcome, write_kaggle_phantom
+    from vesuvius.data.prepare import default_jobs
 
     settings = parse_settings(args.preset, args.set)
-    num_jobs = args.jobs if args.jobs is not None else len(os.sched_getaffinity(0))
+    num_jobs = default_jobs() if args.jobs is None else args.jobs
     written = 0
     columns = (TextColumn("phantom"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(file=sys.stderr)) as bar:
@@ -96,17 +93,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def parse_settings(preset: str, changes: list[str]) -> "PhantomSettings":
+def parse_settings(preset: str, changes: list[str]) -> PhantomSettings:
     """Return a preset's settings with `NAME=VALUE` changes.
 
     Raises:
         ConfigError: a name is unknown or a value is no number (or pair of numbers).
     """
-    from dataclasses import replace
-
-    from vesuvius.data.phantom_settings import PhantomSettings, setting_names
-    from vesuvius.errors import ConfigError
-
     settings = PhantomSettings.preset(preset)
     values: dict[str, float | int | tuple[float, ...]] = {}
     for change in changes:

@@ -20,7 +20,7 @@ from vesuvius.data.phantom_sheet import Papyrus, make_papyrus
 from vesuvius.errors import ConfigError
 from vesuvius.types import BACKGROUND, IGNORE, SURFACE, ByteVolume, FloatVolume
 
-__all__ = ["PRESETS", "Phantom", "PhantomSettings", "make_phantom"]
+__all__ = ["PRESETS", "Phantom", "PhantomSettings", "check_shape", "make_phantom"]
 
 _IGNORE_SCALE = 55.0  # voxels: size of the regions nobody labelled
 
@@ -77,7 +77,7 @@ def make_phantom(
     Raises:
         ConfigError: shape, seed or settings are out of range.
     """
-    _check_shape(shape_zyx, seed)
+    check_shape(shape_zyx, seed)
     settings = settings or PhantomSettings()
     if umbilicus_yx is None:
         umbilicus_yx = default_umbilicus(shape_zyx, np.random.default_rng([seed, 1]))
@@ -126,7 +126,12 @@ def _make_label(
     return label
 
 
-def _check_shape(shape_zyx: tuple[int, int, int], seed: int) -> None:
+def check_shape(shape_zyx: tuple[int, int, int], seed: int) -> None:
+    """Check what a phantom's size and seed may be.
+
+    Raises:
+        ConfigError: fewer than 8 voxels along an axis, not three axes, or a negative seed.
+    """
     if len(shape_zyx) != 3 or min(shape_zyx) < 8:
         raise ConfigError(
             f"make_phantom: shape_zyx is {tuple(shape_zyx)}, expected three sizes of at least "

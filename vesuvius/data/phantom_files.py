@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from vesuvius.data.phantom import Phantom, make_phantom
+from vesuvius.data.phantom import Phantom, check_shape, make_phantom
 from vesuvius.data.phantom_settings import PhantomSettings
 from vesuvius.data.tiff import write_tiff
 from vesuvius.errors import ConfigError, StorageError
@@ -103,6 +103,7 @@ def write_kaggle_phantom(
     ):
         if value < low:
             raise ConfigError(f"write_kaggle_phantom: {name} is {value}, expected {low} or more")
+    check_shape(shape_zyx, seed)
     settings = settings or PhantomSettings()
     identity = {
         "generator_version": GENERATOR_VERSION,

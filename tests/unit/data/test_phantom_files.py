@@ -152,12 +152,14 @@ def test_full_disk_leaves_no_file_that_looks_finished(tmp_path, monkeypatch):
         ({"num_train": -1}, "num_train is -1, expected 0 or more"),
         ({"num_scrolls": 0}, "num_scrolls is 0, expected 1 or more"),
         ({"num_jobs": 0}, "num_jobs is 0"),
+        ({"shape_zyx": (4, 64, 64)}, "expected three sizes of at least 8 voxels"),
     ],
-    ids=["train", "scrolls", "jobs"],
+    ids=["train", "scrolls", "jobs", "shape"],
 )
 def test_numbers_are_checked(tmp_path, changes, text):
     with pytest.raises(ConfigError, match=text):
-        write(tmp_path, **changes)
+        write(tmp_path / "data", **changes)
+    assert not (tmp_path / "data").exists()
 
 
 def test_volumes_of_a_scroll_do_not_overlap():
