@@ -17,6 +17,7 @@ from vesuvius.postprocess.winding.orientation import Blocks
 from vesuvius.postprocess.winding.poisson import PoissonSolver
 from vesuvius.postprocess.winding.sample import BLOCK
 from vesuvius.postprocess.winding.settings import FieldSettings
+from vesuvius.postprocess.winding.smooth import smooth_along_sheets
 from vesuvius.types import FloatVolume
 
 SEED_RADIUS = 12.0
@@ -114,18 +115,24 @@ def solve_field(
     watch = Stopwatch()
     axis = oriented_normals(probability, normals, umbilicus_yx, settings, threads)
     watch.lap("orientation")
+    if settings.sheet_sigma > 0:
+        probability = smooth_along_sheets(
+            probability, axis, sigma=settings.sheet_sigma, threads=threads
+        )
+    watch.lap("smooth")
     mass, offset = slabs.slab_profile(probability, axis, dip=settings.valley, threads=threads)
     counts, _ = slabs.sheet_counts(
         probability, mass, offset, most=settings.most_sheets, threads=threads
     )
     watch.lap("slabs")
     if density is None:
-        where, log_gap = density_stage.gap_samples(
-            probability, offset, counts, axis, stride=1, threads=threads
+        gaps = density_stage.find_gaps(
+            probability, offset, counts, axis, dip=settings.valley, threads=threads
         )
         rho = density_stage.local_density(
-            where, log_gap, probability.shape, sigma_voxels=settings.density_sigma
+            gaps, probability.shape, sigma_voxels=settings.density_sigma
         )
+        del gaps
     else:
         rho = _block_mean(density)
     watch.lap("density")

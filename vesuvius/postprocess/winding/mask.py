@@ -9,7 +9,7 @@ from vesuvius.postprocess.winding.jit import compiled
 from vesuvius.postprocess.winding.numbering import NO_LEVEL
 from vesuvius.postprocess.winding.orientation import Blocks
 from vesuvius.postprocess.winding.parallel import over_slabs
-from vesuvius.postprocess.winding.sample import normal_at, trilinear
+from vesuvius.postprocess.winding.sample import normal_at, tangents, trilinear
 from vesuvius.types import ByteVolume, FloatVolume, LabelVolume
 
 
@@ -55,20 +55,13 @@ def _support(
 ) -> float:  # fmt: skip
     """Return the share of a tangent disc, within the volume and on the level, that has data."""
     nz, ny, nx = p.shape
-    az, ay, ax = normal
-    if abs(az) < 0.6:  # first tangent: the axis furthest from the normal, made orthogonal
-        tz, ty, tx = 1.0 - az * az, -az * ay, -az * ax
-    else:
-        tz, ty, tx = -ax * az, -ax * ay, 1.0 - ax * ax
-    length = math.sqrt(tz * tz + ty * ty + tx * tx)
-    tz, ty, tx = tz / length, ty / length, tx / length
-    uz, uy, ux = ay * tx - ax * ty, ax * tz - az * tx, az * ty - ay * tz
+    t, u = tangents(normal)
     seen, hits = 0, 0
     for i in range(len(points)):
         a, b = points[i, 0], points[i, 1]
-        z = math.floor(centre[0] + a * tz + b * uz + 0.5)
-        y = math.floor(centre[1] + a * ty + b * uy + 0.5)
-        x = math.floor(centre[2] + a * tx + b * ux + 0.5)
+        z = math.floor(centre[0] + a * t[0] + b * u[0] + 0.5)
+        y = math.floor(centre[1] + a * t[1] + b * u[1] + 0.5)
+        x = math.floor(centre[2] + a * t[2] + b * u[2] + 0.5)
         if z < 0 or y < 0 or x < 0 or z >= nz or y >= ny or x >= nx:
             continue
         seen += 1

@@ -69,3 +69,18 @@ def normal_at(normals: FloatVolume, z: float, y: float, x: float) -> tuple[float
     if length < 1e-6:
         return rz, ry, rx
     return sz / length, sy / length, sx / length
+
+
+@compiled
+def tangents(
+    normal: tuple[float, float, float],
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Return two unit vectors that span the plane across a unit normal."""
+    az, ay, ax = normal
+    if abs(az) < 0.6:  # the axis furthest from the normal, made orthogonal
+        tz, ty, tx = 1.0 - az * az, -az * ay, -az * ax
+    else:
+        tz, ty, tx = -ax * az, -ax * ay, 1.0 - ax * ax
+    length = math.sqrt(tz * tz + ty * ty + tx * tx)
+    tz, ty, tx = tz / length, ty / length, tx / length
+    return (tz, ty, tx), (ay * tx - ax * ty, ax * tz - az * tx, az * ty - ay * tz)

@@ -12,6 +12,7 @@ class FieldSettings:
     Attributes:
         normal_weight: trace of the normals' tensor relative to the gradients' tensor.
         orientation_sigma: Gaussian smoothing of the orientation tensor.
+        sheet_sigma: Gaussian averaging of the probability along the sheets; 0: none.
         valley: depth of a probability valley that separates two slabs.
         most_sheets: no slab counts as more sheets than this.
         density_sigma: Gaussian width of the density's local average.
@@ -27,6 +28,7 @@ class FieldSettings:
 
     normal_weight: float = 1.0
     orientation_sigma: float = 6.0
+    sheet_sigma: float = 1.8
     valley: float = 0.15
     most_sheets: int = 4
     density_sigma: float = 6.0
@@ -42,7 +44,7 @@ class FieldSettings:
     def __post_init__(self) -> None:
         for name in ("orientation_sigma", "density_sigma", "equalise_sigma", "lock_step"):
             _check(name, getattr(self, name), low=0.0, open_low=True)
-        for name in ("normal_weight", "lock_weight", "settle_weight"):
+        for name in ("normal_weight", "sheet_sigma", "lock_weight", "settle_weight"):
             _check(name, getattr(self, name), low=0.0)
         _check("tolerance", self.tolerance, low=0.0, high=1.0, open_low=True)
         _check("lock_window", self.lock_window, low=0.0, high=0.5)
