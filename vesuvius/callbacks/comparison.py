@@ -103,7 +103,7 @@ class ComparisonCallback(Callback):
         """Write the files of one crop and return the panel's path."""
         probability = heads["probability"][0]
         label = crop["label"][0, 0].numpy()
-        title = f"epoch {epoch}   {crop['volume_id']}"
+        title = f"epoch {epoch}   volume {crop['volume_id']}"
         mask = (probability >= self.threshold).astype(np.uint8)
         write_mask(self.folder / f"{name.format('pred_mask')}.tif", mask)
         if self.view3d is not None:

@@ -13,6 +13,7 @@ from vesuvius.pictures import history, style
 Series = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 """Positions in epochs and values."""
 
+_LEGEND_COLUMNS = 4
 _LOG_RATIO = 30.0
 """An axis of positive values that spans more than this is logarithmic."""
 
@@ -91,6 +92,8 @@ def _series(rows: Sequence[history.Row]) -> dict[str, Series]:
 
 
 def _draw_panel(axes: Axes, series: dict[str, Series], title: str) -> None:
+    if len(series) == 1:
+        title += f": {next(iter(series.values()))[1][-1]:.3g} at the end"
     axes.set_title(title, fontsize=11.5, color=style.INK, loc="left", pad=6)
     _frame(axes)
     if not series:
@@ -118,13 +121,12 @@ def _draw_panel(axes: Axes, series: dict[str, Series], title: str) -> None:
             markersize=3.2, label=None if name in labelled else name,
         )  # fmt: skip
         labelled.add(name)
-    _scale(axes, np.concatenate([values for _, values in series.values()]))
+    _scale(axes, np.concatenate([values for _, values in series.values()]), num_names=len(names))
     if len(names) > 1:
         axes.legend(
             fontsize=9.5, frameon=True, framealpha=0.85, edgecolor="none", labelcolor=style.INK,
-            ncols=1 + len(names) // 5, loc="best",
+            ncols=_LEGEND_COLUMNS, loc="upper right", borderaxespad=0.1, columnspacing=1.2,
         )  # fmt: skip
-    _annotate_last(axes, series)
 
 
 _FIRST = ("total", "score", "dice")
@@ -140,29 +142,20 @@ def _short(name: str) -> str:
     return bare
 
 
-def _scale(axes: Axes, values: npt.NDArray[np.float64]) -> None:
+def _scale(axes: Axes, values: npt.NDArray[np.float64], *, num_names: int) -> None:
+    """Choose the axis and leave room for the legend above the lines."""
+    room = 0.08 + (0.08 * -(-num_names // _LEGEND_COLUMNS) if num_names > 1 else 0.0)
     finite = values[np.isfinite(values)]
     if finite.size and finite.min() > 0 and finite.max() / finite.min() > _LOG_RATIO:
         axes.set_yscale("log")
+        span = finite.max() / finite.min()
+        axes.set_ylim(finite.min() / span**0.05, finite.max() * span ** (room * 1.1))
         axes.yaxis.set_minor_locator(NullLocator())
-        if finite.max() / finite.min() < 1000:  # a decade or two: label within it as well
+        if span < 1000:  # a decade or two: label within it as well
             axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     elif finite.size and finite.min() >= 0:
-        axes.set_ylim(0, finite.max() * 1.08 or 1.0)
-
-
-def _annotate_last(axes: Axes, series: dict[str, Series]) -> None:
-    """Write the last value at the end of a panel that has a single line."""
-    if len(series) != 1:
-        return
-    (positions, values) = next(iter(series.values()))
-    falling = len(values) > 1 and values[-1] < values[-2]
-    axes.annotate(
-        f"{values[-1]:.3g}", (float(positions[-1]), float(values[-1])),
-        xytext=(-10, -3) if falling else (-4, 7),
-        textcoords="offset points", fontsize=9.5, color=style.INK, ha="right",
-    )  # fmt: skip
+        axes.set_ylim(0, finite.max() * (1 + room) or 1.0)
 
 
 def _frame(axes: Axes) -> None:

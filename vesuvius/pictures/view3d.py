@@ -28,7 +28,7 @@ _LOGGER = logging.getLogger(__name__)
 _ISO = 0.4  # of the mask blurred by 0.7 voxel: keeps a sheet of two voxels in one piece
 _BLUR_VOXELS = 0.7
 _LARGEST_SIDE = 192
-_PICTURE_PX = 620
+_PICTURE_PX = 560
 
 
 def view3d(

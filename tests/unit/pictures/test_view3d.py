@@ -52,7 +52,7 @@ def test_left_shows_found_and_missed_right_shows_found_and_false(tmp_path, plate
     assert path == tmp_path / "v.png"
     rgb = read_rgb(path)[60:-60]  # without heading and legend
     half = rgb.shape[1] // 2
-    assert rgb.shape[1] == pytest.approx(1290, abs=10)
+    assert rgb.shape[1] == pytest.approx(1170, abs=10)
     left, right = rgb[:, :half], rgb[:, half:]
     assert hue_pixels(left, style.AGREE).sum() > 3000
     assert hue_pixels(left, style.MISSED).sum() > 3000
