@@ -1,12 +1,13 @@
 """Sliding-window inference against MONAI, same network, window and overlap: time and memory.
 
-    python benchmarks/inference.py                    # 160^3, about 4 minutes on one thread
+    python benchmarks/inference.py                    # 160^3 and 320^3, 5 minutes on one thread
+    python benchmarks/inference.py --size 0           # memory of a 320^3 chunk only
     python benchmarks/inference.py --size 256 --rounds 1 --chunk 0
 
 Each run is a process of its own (imports, network and volume made before the clock starts), and the
 contenders take turns. "extra" is the peak of the resident memory while predicting minus the
 resident memory before; at 160^3 the network's own workspace is most of it, so a second stage runs
-a whole chunk (320^3) through a small network (n_filters 2, overlap 0.25) for memory alone. MONAI
+a whole chunk (320^3) with overlap 0 (fewest windows, the same arrays) for memory alone. MONAI
 returns float32 in memory; ours writes uint8 probability and int8 normals to a compressed Zarr
 store, which is included in its time.
 """
@@ -165,7 +166,9 @@ def compare(names, arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--size", type=int, default=160, help="edge of the volume in voxels")
+    parser.add_argument(
+        "--size", type=int, default=160, help="edge of the volume in voxels, 0: none"
+    )
     parser.add_argument("--n_filters", type=int, default=16)
     parser.add_argument("--overlap", type=float, default=0.5)
     parser.add_argument("--rounds", type=int, default=2)
@@ -177,10 +180,12 @@ def main():
     if arguments.worker:
         worker(arguments.worker, arguments)
         return
-    results = {"settings": vars(arguments), "time": compare(CONTENDERS, arguments)}
+    results = {"settings": vars(arguments)}
+    if arguments.size:
+        results["time"] = compare(CONTENDERS, arguments)
     if arguments.chunk:
-        small = {"size": arguments.chunk, "n_filters": 2, "overlap": 0.25, "rounds": 1}
-        chunk = argparse.Namespace(**{**vars(arguments), **small})
+        changes = {"size": arguments.chunk, "overlap": 0.0, "rounds": 1}
+        chunk = argparse.Namespace(**{**vars(arguments), **changes})
         results["memory_of_a_chunk"] = compare(("monai-fp32", "ours-auto"), chunk)
     print(json.dumps(results, indent=2))
 
