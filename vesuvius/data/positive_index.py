@@ -31,10 +31,12 @@ def positive_voxels(
     Returns:
         (n, 3) int32 coordinates z, y, x in the volume, ordered by block.
     """
-    voxels = np.argwhere(label == SURFACE)
-    if len(voxels) == 0:
+    flat = np.flatnonzero(label == SURFACE)
+    if len(flat) == 0:
         return np.empty((0, 3), np.int32)
-    np.random.default_rng(seed).shuffle(voxels)
+    # The first voxel of each block after a shuffle is a random one of that block.
+    flat = np.random.default_rng(seed).permutation(flat)
+    voxels = np.stack(np.unravel_index(flat, label.shape), 1).astype(np.int32)
     grid = [-(-n // BLOCK) for n in label.shape]
     blocks = np.ravel_multi_index(tuple((voxels // BLOCK).T), grid)
     _, first = np.unique(blocks, return_index=True)

@@ -37,7 +37,16 @@ class TiffStack:
             raise VolumeNotFoundError(f"{path}: no such file")
         with _strict(path):
             self._file = tifffile.TiffFile(path)
-            self.shape_zyx, self.dtype = self._describe()
+            try:
+                self.shape_zyx, self.dtype = self._describe()
+            except BaseException:
+                self._file.close()
+                raise
+
+    def __del__(self) -> None:
+        """Close the file with the last reference; absent if opening failed."""
+        if hasattr(self, "_file"):
+            self._file.close()
 
     def close(self) -> None:
         """Close the file."""
@@ -105,6 +114,11 @@ def write_tiff(path: Path, volume: npt.NDArray[Any]) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"{path}: cannot be written ({error}); nothing was left there"
+        ) from error
+    try:
         tifffile.imwrite(
             partial,
             volume,
