@@ -127,9 +127,8 @@ def test_full_disk_stops_and_leaves_nothing(kaggle, tmp_path, monkeypatch):
 
     monkeypatch.setattr(store_module.StoreWriter, "write", write)
     outcomes = list(prepare_all(find_items(kaggle), tmp_path / "out", OPTIONS))
-    # The unlabelled test volume comes first; the first label then ends the run.
-    assert [o.status for o in outcomes][-1] == "failed"
-    assert len([o for o in outcomes if o.status == "failed"]) == 1
+    # The first volume fails at its label; the other five are not tried.
+    assert [o.status for o in outcomes] == ["failed"]
     assert outcomes[-1].fatal
     assert "disk full" in outcomes[-1].error
     assert "nothing half-written was left" in outcomes[-1].error

@@ -85,7 +85,7 @@ def test_label_2_as_background_and_padding(prepared):
 def test_wrap_numbers_come_along(kaggle, tmp_path):
     wrap = np.random.default_rng(0).integers(1, 90, (24, 40, 36), dtype=np.int16)
     write_tiff(kaggle / "train_truth" / "v0_wrap.tif", wrap)
-    prepare_volume(find_items(kaggle)[1], tmp_path / "v0.zarr", PrepareOptions(chunk=16))
+    prepare_volume(find_items(kaggle)[0], tmp_path / "v0.zarr", PrepareOptions(chunk=16))
     sample = SurfaceDataset([tmp_path / "v0.zarr"], (48, 8, 8), with_wrap=True)[0]
     z, y, x = sample["origin_zyx"]
     assert sample["wrap"].dtype == np.int16
