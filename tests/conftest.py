@@ -24,6 +24,7 @@ TINY = (
     "data.val_share=0.34",
     "model.n_filters=2",
     "trainer.max_epochs=2",
+    "trainer.log_every_n_steps=1",
     "trainer.precision=32-true",
     "trainer.enable_progress_bar=false",
 )

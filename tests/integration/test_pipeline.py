@@ -15,6 +15,7 @@ import zarr
 from vesuvius.errors import CheckpointError, ConfigError
 
 ROOT = Path(__file__).parents[2]
+EVERY_EPOCH = "callbacks.periodic.every_n_epochs=1"
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def trained(runs, run_train):
     """One run of two epochs, shared by the tests of this file."""
     folder = runs / "trained"
     if not (folder / "result.json").is_file():
-        run_train(folder, "callbacks.periodic.every_n_epochs=1")
+        run_train(folder, EVERY_EPOCH)
     return folder
 
 
@@ -72,7 +73,7 @@ def test_checkpoints_hold_plain_data_only(trained):
 
 def test_a_resumed_run_ends_with_the_same_weights(trained, runs, run_train):
     folder = runs / "resumed"
-    run_train(folder, f"ckpt_path={trained / 'checkpoints' / 'epoch000.ckpt'}")
+    run_train(folder, EVERY_EPOCH, f"ckpt_path={trained / 'checkpoints' / 'epoch000.ckpt'}")
     expected = weights(trained / "checkpoints" / "last.ckpt")
     found = weights(folder / "checkpoints" / "last.ckpt")
     assert expected.keys() == found.keys()
@@ -86,7 +87,7 @@ def test_auto_resume_goes_on_in_the_same_folder_and_then_stops(trained, runs, ru
     (folder / "result.json").unlink()
     first = folder / "checkpoints" / "epoch000.ckpt"
     shutil.copy(first, folder / "checkpoints" / "last.ckpt")
-    run_train(folder, "ckpt_path=auto")
+    run_train(folder, EVERY_EPOCH, "ckpt_path=auto")
     assert torch.equal(
         weights(folder / "checkpoints" / "last.ckpt")["model.surface_head.weight"],
         weights(trained / "checkpoints" / "last.ckpt")["model.surface_head.weight"],
@@ -94,7 +95,7 @@ def test_auto_resume_goes_on_in_the_same_folder_and_then_stops(trained, runs, ru
     totals = [r["train/loss/total"] for r in read_rows(folder / "metrics.csv")]
     assert len([t for t in totals if t]) == 2  # one row an epoch: nothing lost, nothing twice
     caplog.set_level("INFO")
-    run_train(folder, "ckpt_path=auto")
+    run_train(folder, EVERY_EPOCH, "ckpt_path=auto")
     assert "finished already" in caplog.text
 
 
@@ -153,7 +154,7 @@ def test_a_bad_volume_is_named_and_the_others_are_done(trained, runs, run_infer,
     source.mkdir()
     (good,) = (prepared / "test").glob("*.zarr")
     shutil.copytree(good, source / "good.zarr")
-    tifffile.imwrite(source / "bad.tif", np.zeros((4, 8, 8), np.uint8))
+    tifffile.imwrite(source / "bad.tif", np.zeros((8, 8, 8), np.uint8), photometric="minisblack")
     content = (source / "bad.tif").read_bytes()
     (source / "bad.tif").write_bytes(content[: len(content) // 2])
     out = runs / "mixed_out"

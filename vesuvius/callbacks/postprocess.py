@@ -24,7 +24,8 @@ class PostprocessCallback(Callback):
 
     Args:
         postprocess: (probability, normals) -> PostprocessResult; None does nothing.
-        metric: a fresh one, updated with (mask, label) of one volume.
+        metric: updated with (mask, label) of one volume by rank zero alone: it must not wait for
+            other processes (`sync: false`).
         folder: where the predictions lie.
         every_n_epochs: every n-th epoch and the last.
     """
@@ -62,7 +63,7 @@ def postprocess_folder(
 
     Args:
         postprocess: see PostprocessCallback.
-        metric: updated and reset without any synchronisation.
+        metric: updated, computed and reset.
         folder: predictions `<id>.zarr`; volumes without one are left out.
         volumes: prepared volumes with labels.
     """
@@ -79,7 +80,6 @@ def postprocess_folder(
         metric.update(torch.from_numpy(result.mask), torch.from_numpy(label))
     if not seconds:
         return {}
-    metric.sync_on_compute = False  # this process alone has updated it
     values = {f"val/post/{name}": float(value) for name, value in metric.compute().items()}
     metric.reset()
     return {**values, "time/postprocess_s": float(np.mean(seconds))}

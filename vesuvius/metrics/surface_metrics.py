@@ -43,13 +43,16 @@ class CompetitionMetric(Metric):
     Args:
         tolerance: of the surface Dice, in voxels.
         ignore_label: label value left out, None for none.
+        sync: add up over processes in `compute`; False where one process alone updates.
     """
 
     full_state_update = False
     PARTS = ("score", "topo", "surface_dice", "voi_score")
 
-    def __init__(self, *, tolerance: float = 2.0, ignore_label: int | None = 2) -> None:
-        super().__init__()
+    def __init__(
+        self, *, tolerance: float = 2.0, ignore_label: int | None = 2, sync: bool = True
+    ) -> None:
+        super().__init__(sync_on_compute=sync)
         self.tolerance = tolerance
         self.ignore_label = ignore_label
         zeros = torch.zeros(len(self.PARTS), dtype=torch.float64)

@@ -17,6 +17,8 @@ def quiet() -> None:
         r"The number of training batches .* is smaller than the logging interval",
         # our loaders choose their workers by data.num_workers; 0 is right for few cores
         r"The '.*_dataloader' does not have many workers",
+        # a run resumed in another folder keeps its own best.ckpt there: as documented
+        r"The dirpath has changed from",
         # resuming in the run's own folder is what ckpt_path=auto does
         r"Checkpoint directory .* exists and is not empty",
     ):

@@ -58,7 +58,7 @@ def train(cfg: DictConfig) -> float | None:
             cfg.trainer, callbacks=callbacks, logger=loggers or False, _convert_="all"
         )
         record(cfg, module, datamodule, loggers)
-        trainer.fit(module, datamodule=datamodule, ckpt_path=resume)
+        trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True)
         if trainer.interrupted:
             log.warning("interrupted; go on with ckpt_path=auto hydra.run.dir=%s", folder)
             sys.exit(130)
