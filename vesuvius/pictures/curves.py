@@ -13,6 +13,7 @@ from vesuvius.pictures import history, style
 Series = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 """Positions in epochs and values."""
 
+_STYLES = ("-", "--", ":")
 _LEGEND_COLUMNS = 4
 _LOG_RATIO = 30.0
 """An axis of positive values that spans more than this is logarithmic."""
@@ -53,7 +54,10 @@ def draw_curves(rows: Sequence[history.Row], png_path: Path, *, title: str = "")
     )  # fmt: skip
     panels: tuple[tuple[str, Callable[[str], bool]], ...] = (
         ("Loss terms, unweighted (line: training, dashed: validation)", _is_loss),
-        ("Validation metrics", lambda n: n.startswith("val/") and not _is_loss(n)),
+        (
+            "Validation metrics (dashed: crops, squares: post-processed)",
+            lambda n: n.startswith("val/") and not _is_loss(n),
+        ),
         ("Learning rate", lambda n: n == "lr" or n.startswith("lr-") or n.endswith("/lr")),
         ("Training samples per second", lambda n: "samples" in n),
     )
@@ -93,7 +97,7 @@ def _series(rows: Sequence[history.Row]) -> dict[str, Series]:
 
 def _draw_panel(axes: Axes, series: dict[str, Series], title: str) -> None:
     if len(series) == 1:
-        title += f": {next(iter(series.values()))[1][-1]:.3g} at the end"
+        title = f"{title.partition(' (')[0]}: {next(iter(series.values()))[1][-1]:.3g} at the end"
     axes.set_title(title, fontsize=11.5, color=style.INK, loc="left", pad=6)
     _frame(axes)
     if not series:
@@ -107,21 +111,29 @@ def _draw_panel(axes: Axes, series: dict[str, Series], title: str) -> None:
     names = sorted({_short(n) for n in series}, key=lambda n: (rank.get(n, len(rank)), n))
     colours = {name: style.SERIES[i % len(style.SERIES)] for i, name in enumerate(names)}
     labelled: set[str] = set()
-    for key in sorted(series, key=lambda k: names.index(_short(k))):
+    # solid lines first: the legend shows the first of a name
+    for key in sorted(
+        series, key=lambda k: (names.index(_short(k)), _STYLES.index(_line_style(k)))
+    ):
         positions, values = series[key]
         name = _short(key)
         if key.endswith("_step"):
             axes.plot(positions, values, color=colours[name], linewidth=0.8, alpha=0.35)
             if f"{key.removesuffix('_step')}_epoch" in series:
                 continue
-        dashed = _is_loss(key) and key.startswith("val/")
         axes.plot(
             positions, values, color=colours[name], linewidth=1.7,
-            linestyle=(0, (4, 2)) if dashed else "-", marker="o" if len(values) < 40 else None,
-            markersize=3.2, label=None if name in labelled else name,
+            linestyle=_line_style(key), marker=_marker(key) if len(values) < 40 else None,
+            markersize=5.0, label=None if name in labelled else name,
         )  # fmt: skip
         labelled.add(name)
-    _scale(axes, np.concatenate([values for _, values in series.values()]), num_names=len(names))
+    bounded = all(name.startswith("val/") for name in series)
+    _scale(
+        axes,
+        np.concatenate([values for _, values in series.values()]),
+        num_names=len(names),
+        may_be_log=not bounded,
+    )
     if len(names) > 1:
         axes.legend(
             fontsize=9.5, frameon=True, framealpha=0.85, edgecolor="none", labelcolor=style.INK,
@@ -129,24 +141,41 @@ def _draw_panel(axes: Axes, series: dict[str, Series], title: str) -> None:
         )  # fmt: skip
 
 
+_PREFIXES = (
+    "train/loss/", "val/loss/", "val/proxy/", "val/post/", "val/", "train/", "throughput/", "lr-",
+)  # fmt: skip
 _FIRST = ("total", "score", "dice")
 """Drawn first, in the first colours."""
+
+
+def _line_style(name: str) -> str:
+    """Return one style per stage, so that a measure keeps its colour in all of them."""
+    if name.startswith("val/post/"):
+        return ":"
+    return "--" if name.startswith(("val/proxy/", "val/loss/")) else "-"
+
+
+def _marker(name: str) -> str:
+    return "s" if name.startswith("val/post/") else "."
 
 
 def _short(name: str) -> str:
     """Return the legend's name: without stage, area and the logger's suffix."""
     bare = name.removesuffix("_step").removesuffix("_epoch")
-    for prefix in ("train/loss/", "val/loss/", "val/", "train/", "throughput/", "lr-"):
+    for prefix in _PREFIXES:
         if bare.startswith(prefix):
             return bare.removeprefix(prefix)
     return bare
 
 
-def _scale(axes: Axes, values: npt.NDArray[np.float64], *, num_names: int) -> None:
+def _scale(
+    axes: Axes, values: npt.NDArray[np.float64], *, num_names: int, may_be_log: bool
+) -> None:
     """Choose the axis and leave room for the legend above the lines."""
     room = 0.08 + (0.08 * -(-num_names // _LEGEND_COLUMNS) if num_names > 1 else 0.0)
     finite = values[np.isfinite(values)]
-    if finite.size and finite.min() > 0 and finite.max() / finite.min() > _LOG_RATIO:
+    positive = finite.size and finite.min() > 0
+    if may_be_log and positive and finite.max() / finite.min() > _LOG_RATIO:
         axes.set_yscale("log")
         span = finite.max() / finite.min()
         axes.set_ylim(finite.min() / span**0.05, finite.max() * span ** (room * 1.1))

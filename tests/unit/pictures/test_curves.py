@@ -84,6 +84,21 @@ def test_lines_carry_the_logged_numbers(metrics_csv, tmp_path, figures):
     assert [list(line.get_ydata()) for line in speed.lines] == [[12.5, 14.0]]
 
 
+def test_a_measure_keeps_its_colour_in_every_stage(tmp_path, figures):
+    path = tmp_path / "metrics.csv"
+    path.write_text(
+        "epoch,step,val/score,val/proxy/score,val/post/score,val/topo\n0,1,0.1,0.2,0.3,0.01\n"
+    )
+    training_curves(path, tmp_path / "curves.png")
+    panel = figures[0].axes[1]
+    drawn = {line.get_ydata()[0]: line for line in panel.lines}
+    assert [drawn[v].get_linestyle() for v in (0.1, 0.2, 0.3)] == ["-", "--", ":"]
+    assert len({drawn[v].get_color() for v in (0.1, 0.2, 0.3)}) == 1
+    assert drawn[0.01].get_color() != drawn[0.1].get_color()
+    assert [text.get_text() for text in panel.get_legend().get_texts()] == ["score", "topo"]
+    assert panel.get_yscale() == "linear", "scores lie in [0, 1]; a tiny one must not stretch them"
+
+
 def test_a_history_csv_draws_the_same_epochs(metrics_csv, tmp_path, figures):
     training_curves(metrics_csv, tmp_path / "a" / "curves.png")
     training_curves(tmp_path / "a" / "history.csv", tmp_path / "b" / "curves.png")
