@@ -94,7 +94,7 @@ def competition_score(
     counts = sum_counts(blocks)
     topo = score_counts(counts)
     return CompetitionScore(
-        score=shares[0] * topo + shares[1] * surface + shares[2] * voi.score,
+        score=min(shares[0] * topo + shares[1] * surface + shares[2] * voi.score, 1.0),
         topo=topo,
         surface_dice=surface,
         voi_score=voi.score,

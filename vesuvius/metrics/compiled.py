@@ -1,6 +1,7 @@
 """The one numba decorator of the metrics, typed."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from numba import njit
@@ -15,3 +16,15 @@ def compiled(function: F) -> F:
     result. Floating-point semantics stay strict.
     """
     return cast("F", njit(cache=True, nogil=True)(function))
+
+
+def is_cached() -> bool:
+    """Return whether an earlier process left the compiled metric on disk (True also if in doubt).
+
+    Looks at the index file of one function that every score needs.
+    """
+    from vesuvius.metrics.reduction import reduce_columns
+
+    cache = getattr(getattr(reduce_columns, "_cache", None), "_cache_file", None)
+    index = getattr(cache, "_index_path", None)
+    return True if index is None else Path(index).exists()

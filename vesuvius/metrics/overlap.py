@@ -49,7 +49,7 @@ def _ratio(part: int, whole: int, *, empty: float) -> float:
     return part / whole if whole else empty
 
 
-def overlap(
+def voxel_overlap(
     prediction: npt.ArrayLike,
     label: npt.ArrayLike,
     *,
@@ -77,23 +77,23 @@ def overlap(
 
 def dice(prediction: npt.ArrayLike, label: npt.ArrayLike, *, ignore_label: int | None = 2) -> float:
     """Return the voxel Dice in [0, 1] of two (z, y, x) masks, label value 2 left out."""
-    return overlap(prediction, label, ignore_label=ignore_label).dice
+    return voxel_overlap(prediction, label, ignore_label=ignore_label).dice
 
 
 def iou(prediction: npt.ArrayLike, label: npt.ArrayLike, *, ignore_label: int | None = 2) -> float:
     """Return the intersection over union in [0, 1] of two (z, y, x) masks."""
-    return overlap(prediction, label, ignore_label=ignore_label).iou
+    return voxel_overlap(prediction, label, ignore_label=ignore_label).iou
 
 
 def precision(
     prediction: npt.ArrayLike, label: npt.ArrayLike, *, ignore_label: int | None = 2
 ) -> float:
     """Return the share of predicted voxels that are true, in [0, 1]."""
-    return overlap(prediction, label, ignore_label=ignore_label).precision
+    return voxel_overlap(prediction, label, ignore_label=ignore_label).precision
 
 
 def recall(
     prediction: npt.ArrayLike, label: npt.ArrayLike, *, ignore_label: int | None = 2
 ) -> float:
     """Return the share of true voxels that are predicted, in [0, 1]."""
-    return overlap(prediction, label, ignore_label=ignore_label).recall
+    return voxel_overlap(prediction, label, ignore_label=ignore_label).recall

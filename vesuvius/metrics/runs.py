@@ -33,7 +33,7 @@ class Runs(NamedTuple):
 
 
 @compiled
-def _count_runs(code: Bytes, bits: int, inverted: bool) -> Ints:  # noqa: FBT001
+def _count_runs(code: Bytes, bits: int, inverted: int) -> Ints:
     depth, height, width = code.shape
     line = np.zeros(depth * height + 1, np.int64)
     for z in range(depth):
@@ -41,7 +41,7 @@ def _count_runs(code: Bytes, bits: int, inverted: bool) -> Ints:  # noqa: FBT001
             count = 0
             before = False
             for x in range(width):
-                inside = ((code[z, y, x] & bits) != 0) != inverted
+                inside = ((code[z, y, x] & bits) != 0) != (inverted != 0)
                 count += inside and not before
                 before = inside
             line[z * height + y + 1] = line[z * height + y] + count
@@ -49,7 +49,7 @@ def _count_runs(code: Bytes, bits: int, inverted: bool) -> Ints:  # noqa: FBT001
 
 
 @compiled
-def _fill_runs(code: Bytes, bits: int, inverted: bool, line: Ints) -> tuple[Ints, Ints]:
+def _fill_runs(code: Bytes, bits: int, inverted: int, line: Ints) -> tuple[Ints, Ints]:
     depth, height, width = code.shape
     first = np.empty(line[-1], np.int64)
     stop = np.empty(line[-1], np.int64)
@@ -60,7 +60,7 @@ def _fill_runs(code: Bytes, bits: int, inverted: bool, line: Ints) -> tuple[Ints
                 continue
             before = False
             for x in range(width):
-                inside = ((code[z, y, x] & bits) != 0) != inverted
+                inside = ((code[z, y, x] & bits) != 0) != (inverted != 0)
                 if inside and not before:
                     first[at] = x
                 elif before and not inside:
@@ -80,8 +80,8 @@ def find_runs(code: Bytes, *, bits: int = 255, inverted: bool = False) -> Runs:
         bits: which bits make a voxel foreground.
         inverted: take the other voxels instead.
     """
-    line = _count_runs(code, bits, inverted)
-    first, stop = _fill_runs(code, bits, inverted, line)
+    line = _count_runs(code, bits, int(inverted))
+    first, stop = _fill_runs(code, bits, int(inverted), line)
     return Runs(first, stop, line)
 
 

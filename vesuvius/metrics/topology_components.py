@@ -92,6 +92,13 @@ def _cavities(runs: Runs, shape: tuple[int, int, int]) -> tuple[Ints, npt.NDArra
     return root, closed
 
 
+def count_cavities(code: Bytes) -> int:
+    """Return the cavities of the foreground (any bit set) of a (z, y, x) uint8 volume."""
+    depth, height, width = code.shape
+    _, closed = _cavities(find_runs(code, inverted=True), (depth, height, width))
+    return int(np.count_nonzero(closed))
+
+
 def match_cavities(code: Bytes) -> tuple[int, int, int]:
     """Return matched, prediction and label counts of cavities (k = 2) of one block.
 
