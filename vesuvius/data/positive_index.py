@@ -2,7 +2,7 @@
 
 One surface voxel is kept for each 8 x 8 x 8 block that has any. A crop placed so that it contains
 that voxel contains surface, whatever its size; drawing a block, not a voxel, spreads the crops
-evenly over the surface. 320^3 at 5 % surface: about 8000 entries of 12 bytes.
+evenly over the surface. 320^3 with 4.5 % surface in sheets: 13 570 entries of 12 bytes.
 
 Source: own; replaces the original's rejection sampling (up to 10 draws, hit rate 0.39 to 0.68).
 """
