@@ -112,6 +112,9 @@ def structure_tensor_normals(
 class NormalLoss(LossTerm):
     """1 - mean cos between predicted and target normals over surface voxels with a target.
 
+    The mean is taken per sample, then over samples (0 for one without a target), so that R
+    processes with one sample each equal one process with R samples.
+
     Args:
         target: 'structure_tensor' (sign-free, 1 - |cos|; default) or 'mask_gradient' (signed,
             1 - cos, the original's formula: vanishes in the middle of a sheet, see docs/recipe.md).
@@ -167,4 +170,7 @@ class NormalLoss(LossTerm):
             return predicted.sum() * 0.0
         where, normals = where[known], normals[known]
         cosine = (F.normalize(gather_voxels(predicted, where), dim=1, eps=_EPS) * normals).sum(1)
-        return 1 - (cosine if self.target == "mask_gradient" else cosine.abs()).mean()
+        loss = 1 - (cosine if self.target == "mask_gradient" else cosine.abs())
+        num_samples = len(predicted)
+        sums = loss.new_zeros(num_samples).index_add(0, where[:, 0], loss)
+        return (sums / where[:, 0].bincount(minlength=num_samples).clamp(min=1)).mean()

@@ -35,23 +35,32 @@ class DiceLoss(LossTerm):
 
 
 class BCELoss(LossTerm):
-    """Mean binary cross-entropy with logits over valid voxels.
+    """Binary cross-entropy with logits, mean over a sample's valid voxels, then over samples.
+
+    A mean per sample makes R processes with one sample each equal to one process with R samples.
 
     Args:
         pos_weight: weight of surface voxels. 10 suits labels of about 5 %; 100 inflates the
-            prediction, 1 collapses it to all background at first.
+            prediction, 1 collapses it to all background at first unless Dice is there too.
+        min_valid_share: a sample with a smaller share of valid voxels counts accordingly less:
+            a handful of labelled voxels must not weigh as much as a whole crop.
     """
 
-    def __init__(self, *, pos_weight: float = 10.0) -> None:
+    def __init__(self, *, pos_weight: float = 10.0, min_valid_share: float = 0.1) -> None:
         super().__init__()
         if pos_weight <= 0:
             raise ConfigError(f"BCELoss pos_weight={pos_weight}; expected > 0.")
+        if not 0 < min_valid_share <= 1:
+            raise ConfigError(f"BCELoss min_valid_share={min_valid_share}; expected in (0, 1].")
         self.pos_weight = pos_weight
+        self.min_valid_share = min_valid_share
 
     def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
         """Return the scalar loss; 0 with a gradient path when every voxel is ignored."""
         logit, surface, valid = outputs["surface_logit"], targets["surface"], targets["valid"]
-        # valid + (w - 1) * surface = per-voxel weight: 0 ignored, 1 background, w surface.
+        num_voxels = valid[0].numel()
+        count = valid.flatten(1).sum(1).clamp(min=self.min_valid_share * num_voxels)
+        # valid + (w - 1) * surface: 0 ignored, 1 background, w surface; over the sample's count
         weight = torch.add(valid, surface, alpha=self.pos_weight - 1)
-        summed = F.binary_cross_entropy_with_logits(logit, surface, weight, reduction="sum")
-        return summed / valid.sum().clamp(min=1)
+        weight = weight / (count * len(count)).view(-1, 1, 1, 1, 1)
+        return F.binary_cross_entropy_with_logits(logit, surface, weight, reduction="sum")

@@ -64,6 +64,32 @@ def test_bce_of_an_all_ignored_crop_is_zero_with_a_gradient():
 
 
 @pytest.mark.parametrize("term", [DiceLoss(), BCELoss()], ids=["dice", "bce"])
+def test_two_samples_cost_the_mean_of_each_alone(term):
+    torch.manual_seed(0)
+    label = torch.tensor([[1, 0, 0, 2, 2, 2], [1, 1, 0, 0, 0, 2]], dtype=torch.uint8)
+    label = label.view(2, 1, 1, 1, 6)
+    outputs = {"surface_logit": torch.randn(2, 1, 1, 1, 6)}
+    t = {"surface": (label == 1).float(), "valid": (label != 2).float()}
+    alone = [
+        term(
+            {"surface_logit": outputs["surface_logit"][i : i + 1]},
+            {k: v[i : i + 1] for k, v in t.items()},
+        )
+        for i in range(2)
+    ]
+    assert term(outputs, t).item() == pytest.approx((sum(alone) / 2).item(), rel=1e-6)
+
+
+def test_few_labelled_voxels_count_less():
+    # 1 of 20 voxels labelled: -ln 0.5 / (0.1 * 20), not / 1
+    label = torch.full((1, 1, 1, 1, 20), 2, dtype=torch.uint8)
+    label[..., 0] = 0
+    t = {"surface": (label == 1).float(), "valid": (label != 2).float()}
+    loss = BCELoss()({"surface_logit": torch.zeros(1, 1, 1, 1, 20)}, t)
+    assert loss.item() == pytest.approx(math.log(2) / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize("term", [DiceLoss(), BCELoss()], ids=["dice", "bce"])
 def test_perfect_is_better_than_noisy_is_better_than_wrong(term):
     t = targets([1, 1, 0, 0, 2])
     losses = []
