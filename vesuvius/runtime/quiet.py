@@ -19,6 +19,8 @@ def quiet() -> None:
         r"The '.*_dataloader' does not have many workers",
         # a run resumed in another folder keeps its own best.ckpt there: as documented
         r"The dirpath has changed from",
+        # what callbacks log is the same on every rank: metrics synchronise, rank zero broadcasts
+        r"It is recommended to use .*sync_dist=True",
         # resuming in the run's own folder is what ckpt_path=auto does
         r"Checkpoint directory .* exists and is not empty",
     ):

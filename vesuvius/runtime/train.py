@@ -58,8 +58,9 @@ def train(cfg: DictConfig) -> float | None:
             cfg.trainer, callbacks=callbacks, logger=loggers or False, _convert_="all"
         )
         record(cfg, module, datamodule, loggers)
-        trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True)
-        if trainer.interrupted:
+        try:
+            trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True)
+        except SystemExit:  # how Lightning leaves after Ctrl-C
             log.warning("interrupted; go on with ckpt_path=auto hydra.run.dir=%s", folder)
             sys.exit(130)
         value = objective(trainer, cfg.optimized_metric)

@@ -1,5 +1,6 @@
 """Turns errors that are the user's to solve into one message and exit status 2."""
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from omegaconf.errors import MissingMandatoryValue
 
 from vesuvius.errors import VesuviusError
 
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _USER_ERRORS = (VesuviusError, InstantiationException, MissingMandatoryValue)
 
 
@@ -42,6 +44,14 @@ def user_errors() -> Iterator[None]:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
         _leave(_explain(str(error)))
+    except OSError as error:
+        if error.errno not in _DISK or HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        _leave(
+            f"cannot write {error.filename or 'to the run folder'}: {error.strerror}. Free space "
+            "or choose another paths.log_dir; what was finished is kept, and ckpt_path=auto goes "
+            "on from the last whole checkpoint."
+        )
 
 
 def _explain(message: str) -> str:
