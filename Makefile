@@ -46,10 +46,10 @@ real: $(STAMP) ## the demo's network on a real scan: REAL=folder with image.tif 
 	$(BIN)/python train.py experiment=demo_real data.root=$(DEMO)/real weights=$(DEMO)/run/checkpoints/best.ckpt hydra.run.dir=$(DEMO)/run_real
 
 test: $(STAMP) ## the test suite, at most 5 minutes
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-all: $(STAMP) ## with the slow and the two-process tests
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not gpu"
 
 lint: $(STAMP) ## ruff, import contracts, notebook outputs
 	$(BIN)/ruff check .
