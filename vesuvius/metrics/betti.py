@@ -3,8 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
+from vesuvius.metrics.cell_counts import count_cells
 from vesuvius.metrics.masks import Mask, foreground_pair
-from vesuvius.metrics.run_complex import count_cells
 from vesuvius.metrics.runs import FACES, component_roots, find_runs
 from vesuvius.metrics.topology_components import count_cavities
 

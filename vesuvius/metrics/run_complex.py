@@ -76,47 +76,6 @@ class Sweep(NamedTuple):
 RUNS, OVERLAPS, QUADS, COLUMNS, AGAIN = range(5)
 
 
-@compiled
-def _count_slice(here: Bytes, under: Bytes, seen: Ints) -> None:
-    """Add the cells that begin in a slice to `seen`: (runs, overlaps, quads) by code."""
-    height, width = here.shape
-    for y in range(height):
-        for x in range(width):
-            code, below = here[y, x], under[y, x]
-            if code == 0:
-                continue
-            seen[0, code & ~below] += 1
-            right = down = right_below = down_below = np.uint8(0)
-            if x + 1 < width:
-                right, right_below = code & here[y, x + 1], below & under[y, x + 1]
-                seen[1, right & ~right_below] += 1
-            if y + 1 < height:
-                down, down_below = code & here[y + 1, x], below & under[y + 1, x]
-                seen[1, down & ~down_below] += 1
-            if right & down:
-                quad_below = right_below & down_below & under[y + 1, x + 1]
-                seen[2, right & down & here[y + 1, x + 1] & ~quad_below] += 1
-
-
-@compiled
-def count_cells(code: Bytes) -> Ints:
-    """Return (3, 3) numbers of runs, overlaps, quads (rows) of prediction, label, union (columns).
-
-    Args:
-        code: (z, y, x) uint8; bit 1 prediction, 2 label, 4 union.
-    """
-    seen = np.zeros((3, 8), np.int64)
-    nothing = np.zeros(code.shape[1:], np.uint8)
-    for z in range(len(code)):
-        _count_slice(code[z], code[z - 1] if z > 0 else nothing, seen)
-    counts = np.zeros((3, 3), np.int64)
-    for bits in range(8):
-        for mask in range(3):
-            if bits >> mask & 1:
-                counts[:, mask] += seen[:, bits]
-    return counts
-
-
 def _empty_sweep(shape: tuple[int, int, int], counts: Ints) -> Sweep:
     """Return room for everything a sweep can find; pages that stay unused cost no memory."""
     _, height, width = shape

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vesuvius.errors import ConfigError
+from vesuvius.metrics.cell_counts import count_cells
 from vesuvius.metrics.masks import foreground_pair
-from vesuvius.metrics.run_complex import count_cells
 from vesuvius.metrics.topology_components import match_cavities, match_components
 from vesuvius.metrics.topology_tunnels import match_tunnels
 from vesuvius.metrics.workers import map_threads

@@ -6,8 +6,8 @@ from unit.metrics import metric_reference as reference
 
 from vesuvius.errors import ConfigError
 from vesuvius.metrics.betti import betti_errors, betti_numbers
+from vesuvius.metrics.cell_counts import count_cells
 from vesuvius.metrics.reduction import reduce_columns
-from vesuvius.metrics.run_complex import count_cells
 from vesuvius.metrics.topology import block_slices, match_block, score_counts
 from vesuvius.metrics.topology_tunnels import match_tunnels
 
