@@ -11,6 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from vesuvius.data.phantom import make_phantom
+from vesuvius.data.phantom_settings import PhantomSettings
+
 Float = npt.NDArray[np.float32]
 FLOW_SCALE = 22.0
 
@@ -234,13 +237,46 @@ def make_case(
     half = condition.thickness / 2
     wrap[best > half] = 0
     profile = (1 / (1 + np.exp(np.clip((best - half) / 0.3, -30, 30)))).astype(np.float32)
+    probability = degraded(profile, wrap, winding, condition, rng)
+    return Case(probability, wrap, winding, density)
+
+
+def degraded(
+    profile: Float, wrap: npt.NDArray[np.int32], winding: Float, condition: Condition,
+    rng: np.random.Generator,
+) -> Float:  # fmt: skip
+    """Return what a mediocre network would make of a clean line profile in [0, 1]."""
     hole = _hole_map(condition, wrap, rng)
     soft_hole = ndimage.gaussian_filter(hole.astype(np.float32), 0.7)
-    profile *= 1 - np.clip(1.6 * soft_hole, 0, 1)
-    profile *= np.clip(0.88 + condition.fading * smooth_noise(shape, 8.0, rng), 0.1, 1.0)
+    profile = profile * (1 - np.clip(1.6 * soft_hole, 0, 1))
+    fading = condition.fading * smooth_noise(wrap.shape, 8.0, rng)
+    profile *= np.clip(0.88 + fading, 0.1, 1.0)
     _add_clutter(profile, wrap, winding, condition, rng)
     logit = np.log(np.clip(profile, 0.02, 0.98) / (1 - np.clip(profile, 0.02, 0.98)))
-    noise = rng.standard_normal(shape).astype(np.float32) + 1.5 * smooth_noise(shape, 1.5, rng)
+    noise = rng.standard_normal(wrap.shape).astype(np.float32)
+    noise += 1.5 * smooth_noise(wrap.shape, 1.5, rng)
     logit += condition.noise * noise / 1.8
-    probability = ndimage.gaussian_filter(1 / (1 + np.exp(-logit)), 0.6).astype(np.float32)
-    return Case(np.clip(probability, 0, 1), wrap, winding, density)
+    probability = ndimage.gaussian_filter(1 / (1 + np.exp(-logit)), 0.6)
+    return np.clip(probability, 0, 1).astype(np.float32)
+
+
+def phantom_case(
+    preset: str, shape: tuple[int, int, int] = (128, 128, 128), *, seed: int = 0,
+    condition: Condition | None = None,
+) -> tuple[Case, npt.NDArray[np.uint8]]:  # fmt: skip
+    """Return a case from the project's phantom and the label it would be scored against.
+
+    The probability is the phantom's recto line, degraded as in `condition`. A line voxel belongs
+    to wrap rint(winding): in phantoms the recto lies at whole numbers.
+    """
+    condition = condition or replace(DEFAULT, holes=0.04, bridges=15.0, specks=30.0)
+    phantom = make_phantom(shape, seed=seed, settings=PhantomSettings.preset(preset))
+    rng = np.random.default_rng(seed + 1000)
+    line = phantom.surface > 0
+    distance = ndimage.distance_transform_edt(~line) - ndimage.distance_transform_edt(line)
+    profile = (1 / (1 + np.exp(np.clip((distance - 0.2) / 0.35, -30, 30)))).astype(np.float32)
+    wrap = np.where(line, np.rint(phantom.winding), 0).astype(np.int32)
+    gradient = np.gradient(phantom.winding)
+    density = np.sqrt(sum(g * g for g in gradient)).astype(np.float32)
+    probability = degraded(profile, wrap, phantom.winding, condition, rng)
+    return Case(probability, wrap, phantom.winding, density), phantom.label

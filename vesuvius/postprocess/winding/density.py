@@ -1,21 +1,22 @@
 """Windings per voxel: distances from ridge to ridge, averaged where they agree."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
 from vesuvius.postprocess.winding.jit import compiled
-from vesuvius.postprocess.winding.orientation import Blocks, block_shape
+from vesuvius.postprocess.winding.orientation import Blocks
 from vesuvius.postprocess.winding.parallel import over_slabs
-from vesuvius.postprocess.winding.sample import BLOCK, normal_at
+from vesuvius.postprocess.winding.sample import BLOCK, normal_at, tangents
 from vesuvius.postprocess.winding.slabs import RIDGE_LEVEL, RIDGE_OFFSET
 from vesuvius.types import ByteVolume, FloatVolume
 
 REACH = 40.0
 STEP = 0.5
+SHORTEST, LONGEST, BINS = 2.0, 50.0, 24
+"""Range of the histograms of gap lengths in voxels, logarithmic bins."""
 LEAVE = 0.3
 """The march has left its slab where p is below this."""
 
@@ -61,164 +62,183 @@ def _march(
 @compiled
 def _gaps(
     p: FloatVolume, offset: FloatVolume, counts: ByteVolume, axis: Blocks, dip: float,
-    home: npt.NDArray[np.int32], where: npt.NDArray[np.int32], gap: npt.NDArray[np.float32],
-    windings: npt.NDArray[np.float32], start: int, stop: int,
+    rows: npt.NDArray[np.float32], start: int, stop: int,
 ) -> None:  # fmt: skip
     """Write the gaps to both sides of every second slab-centre voxel of layers start..stop.
 
-    One row per pair of voxels along x: block of the ridge (-1: no ridge), blocks at 1/6, 1/2, 5/6
-    of each gap, length of each gap and its windings (0: none found).
+    Rows: ridge z y x, normal z y x, length per winding of the gap along the normal and against it
+    (0: none found), the length of each.
     """
-    nz, ny, nx = p.shape
-    by, bx = -(-ny // BLOCK), -(-nx // BLOCK)
+    _, ny, nx = p.shape
     pairs = -(-nx // 2)
     for z in range(start, stop):
         for y in range(ny):
             for i in range(pairs):
                 x = min(2 * i + (z + y) % 2, nx - 1)  # a checkerboard: half of the voxels
-                row = (z * ny + y) * pairs + i
-                home[row] = -1
+                row = rows[(z * ny + y) * pairs + i]
+                row[6] = row[7] = 0.0
                 o = offset[z, y, x]
                 if p[z, y, x] <= RIDGE_LEVEL or abs(o) >= RIDGE_OFFSET:
                     continue
                 az, ay, ax = normal_at(axis, z, y, x)
                 ridge = (z + o * az, y + o * ay, x + o * ax)
+                row[0], row[1], row[2] = ridge
+                row[3], row[4], row[5] = az, ay, ax
                 for side in range(2):
                     t = 1.0 - 2.0 * side
                     along = (t * az, t * ay, t * ax)
                     far, other = _march(p, offset, counts, axis, dip, ridge, along)
-                    gap[row, side] = windings[row, side] = 0.0
-                    if other == 0 or far <= 1.0:
+                    if other > 0 and far > 1.0:
+                        row[6 + side] = 2.0 * far / (counts[z, y, x] + other)
+                        row[8 + side] = far
+
+
+@compiled
+def _deposit(rows: npt.NDArray[np.float32], histogram: Blocks) -> None:
+    """Count each gap's log length per winding in every block it crosses, once per block length."""
+    bz, by, bx, bins = histogram.shape
+    low, width = math.log(SHORTEST), math.log(LONGEST / SHORTEST) / bins
+    for i in range(len(rows)):
+        row = rows[i]
+        for side in range(2):
+            if row[6 + side] <= 0.0:
+                continue
+            t = 1.0 - 2.0 * side
+            far = row[8 + side]
+            place = min(max((math.log(row[6 + side]) - low) / width - 0.5, 0.0), bins - 1.001)
+            b = int(place)
+            share = place - b
+            points = max(int(far / BLOCK + 0.5), 1)
+            weight = far / points
+            for k in range(points):
+                s = t * far * (k + 0.5) / points
+                z = min(max(int(row[0] + s * row[3] + 0.5) // BLOCK, 0), bz - 1)
+                y = min(max(int(row[1] + s * row[4] + 0.5) // BLOCK, 0), by - 1)
+                x = min(max(int(row[2] + s * row[5] + 0.5) // BLOCK, 0), bx - 1)
+                histogram[z, y, x, b] += weight * (1.0 - share)
+                histogram[z, y, x, b + 1] += weight * share
+
+
+@compiled
+def _spread(
+    histogram: Blocks, axis: Blocks, points: npt.NDArray[np.float32], out: Blocks,
+    start: int, stop: int,
+) -> None:  # fmt: skip
+    """Add up histograms over tangent discs: `points` rows are (along t, along u, weight)."""
+    nz, ny, nx, bins = histogram.shape
+    for z in range(start, stop):
+        for y in range(ny):
+            for x in range(nx):
+                n = axis[z, y, x]
+                t, u = tangents((float(n[0]), float(n[1]), float(n[2])))
+                for i in range(len(points)):
+                    a, b, weight = points[i, 0], points[i, 1], points[i, 2]
+                    cz = math.floor(z + a * t[0] + b * u[0] + 0.5)
+                    cy = math.floor(y + a * t[1] + b * u[1] + 0.5)
+                    cx = math.floor(x + a * t[2] + b * u[2] + 0.5)
+                    if cz < 0 or cy < 0 or cx < 0 or cz >= nz or cy >= ny or cx >= nx:
                         continue
-                    home[row] = ((z // BLOCK) * by + y // BLOCK) * bx + x // BLOCK
-                    gap[row, side] = far
-                    windings[row, side] = 0.5 * (counts[z, y, x] + other)
-                    for point in range(3):
-                        s = far * (1.0 + 2.0 * point) / 6.0
-                        cz = min(max(int(ridge[0] + s * along[0] + 0.5), 0), nz - 1) // BLOCK
-                        cy = min(max(int(ridge[1] + s * along[1] + 0.5), 0), ny - 1) // BLOCK
-                        cx = min(max(int(ridge[2] + s * along[2] + 0.5), 0), nx - 1) // BLOCK
-                        where[row, side, point] = (cz * by + cy) * bx + cx
+                    for k in range(bins):
+                        out[z, y, x, k] += weight * histogram[cz, cy, cx, k]
 
 
-@dataclass(frozen=True)
-class Gaps:
-    """Ridge-to-ridge distances, one row per ridge voxel, both sides.
-
-    Attributes:
-        home: (n,) flat block index of the ridge.
-        where: (n, 2, 3) flat block indices of points along each gap.
-        gap: (n, 2) length in voxels, 0 where none was found.
-        windings: (n, 2) windings it spans: slabs of K_i and K_j sheets are (K_i + K_j) / 2 apart.
-    """
-
-    home: npt.NDArray[np.int32]
-    where: npt.NDArray[np.int32]
-    gap: npt.NDArray[np.float32]
-    windings: npt.NDArray[np.float32]
-
-    def log_pitch(self) -> npt.NDArray[np.float32]:
-        """Return the log of voxels per winding over both sides together.
-
-        Both together, because beside a touching pair a short gap is followed by a long one.
-        """
-        out: npt.NDArray[np.float32] = np.log(self.gap.sum(1) / self.windings.sum(1))
-        return out
+@compiled
+def _first_mode(histogram: Blocks, share: float, out: Blocks, start: int, stop: int) -> None:
+    """Write the log length at the first peak that reaches `share` of the highest one."""
+    _, ny, nx, bins = histogram.shape
+    low, width = math.log(SHORTEST), math.log(LONGEST / SHORTEST) / bins
+    for z in range(start, stop):
+        for y in range(ny):
+            for x in range(nx):
+                h = histogram[z, y, x]
+                top = 0.0
+                for k in range(bins):
+                    top = max(top, h[k])
+                peak = 0
+                for k in range(bins):
+                    left = h[k - 1] if k > 0 else 0.0
+                    right = h[k + 1] if k + 1 < bins else 0.0
+                    if h[k] >= share * top and h[k] >= left and h[k] >= right:
+                        peak = k
+                        break
+                total, moment = 1e-12, 0.0
+                for k in range(max(peak - 2, 0), min(peak + 3, bins)):
+                    total += h[k]
+                    moment += h[k] * (k + 0.5)
+                out[z, y, x] = low + width * (moment / total)
 
 
 def find_gaps(
     probability: FloatVolume, offset: FloatVolume, counts: ByteVolume, axis: Blocks,
     *, dip: float, threads: int,
-) -> Gaps:  # fmt: skip
-    """Return the gaps beside half of the ridge voxels; `dip` separates slabs, in probability."""
-    nz, ny, nx = probability.shape
-    rows = nz * ny * -(-nx // 2)
-    home = np.empty(rows, np.int32)
-    where = np.empty((rows, 2, 3), np.int32)
-    gap, windings = np.empty((rows, 2), np.float32), np.empty((rows, 2), np.float32)
-    over_slabs(
-        lambda a, b: _gaps(
-            probability, offset, counts, axis, dip, home, where, gap, windings, a, b
-        ),
-        nz,
-        threads,
-    )
-    kept = np.flatnonzero(home >= 0)
-    return Gaps(home[kept], where[kept], gap[kept], windings[kept])
+) -> npt.NDArray[np.float32]:  # fmt: skip
+    """Return (n, 10) rows of the gaps beside half of the ridge voxels, see `_gaps`.
 
-
-def _mode(log_gap: npt.NDArray[np.float32], width: float = 0.2) -> float:
-    """Return the most frequent log distance, from a histogram smoothed by `width`."""
-    bins = 200
-    low, high = math.log(1.5), math.log(2 * REACH)
-    counts, edges = np.histogram(log_gap, bins, (low, high))
-    smooth = ndimage.gaussian_filter1d(counts.astype(float), width * bins / (high - low))
-    best = int(np.argmax(smooth))
-    return float(0.5 * (edges[best] + edges[best + 1]))
-
-
-def _local_density(
-    gaps: Gaps, log_pitch: npt.NDArray[np.float32], centre: Blocks, sigma: float,
-    window: float, strength: float,
-) -> Blocks:  # fmt: skip
-    """Return the log pitch: windings per length of the ridges within a window around `centre`.
-
-    Weighted by a Gaussian of distance; `centre` itself counts as `strength` voxels of gap.
+    Slabs of K_i and K_j sheets are (K_i + K_j) / 2 windings apart. `dip` separates slabs.
     """
-    here = centre.reshape(-1)[gaps.home]
-    both = np.abs(log_pitch - here) < PAIR * window
-    length, count = np.zeros(centre.size), np.zeros(centre.size)
-    for side in range(2):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            single = np.log(gaps.gap[:, side] / gaps.windings[:, side])
-        near = np.abs(single - here) < window
-        rows = np.flatnonzero((both | near) & (gaps.windings[:, side] > 0))
-        gap, windings = gaps.gap[rows, side], gaps.windings[rows, side]
-        for point in range(3):
-            at = gaps.where[rows, side, point]
-            length += np.bincount(at, gap, minlength=centre.size)
-            count += np.bincount(at, windings, minlength=centre.size)
-    smooth = [
-        ndimage.gaussian_filter(
-            v.astype(np.float32).reshape(centre.shape), sigma, mode="nearest", truncate=3.0
-        )
-        for v in (length, count)
-    ]
-    pitch = (smooth[0] + strength) / (smooth[1] + strength * np.exp(-centre))
-    out: Blocks = np.log(pitch)
-    return out
+    nz, ny, nx = probability.shape
+    rows = np.empty((nz * ny * -(-nx // 2), 10), np.float32)
+    over_slabs(lambda a, b: _gaps(probability, offset, counts, axis, dip, rows, a, b), nz, threads)
+    return rows[(rows[:, 6] > 0) | (rows[:, 7] > 0)]
 
 
-PASSES = ((6.0, 0.5), (6.0, 0.5), (3.0, 0.45), (3.0, 0.45), (1.7, 0.4), (1.0, 0.35), (1.0, 0.35))
-"""Factor on the Gaussian width and half width of the window in log pitch, pass by pass."""
-PAIR = 0.6
-"""Window for both gaps of a ridge together, relative to that for one: one missing sheet of three
-changes the pair's mean by a factor 1.5 only."""
+def _disc(sigma: float) -> npt.NDArray[np.float32]:
+    """Return points and Gaussian weights of a disc of two sigma, one block apart."""
+    reach = math.ceil(2 * sigma)
+    return np.asarray(
+        [
+            (a, b, math.exp(-0.5 * (a * a + b * b) / sigma**2))
+            for a in range(-reach, reach + 1)
+            for b in range(-reach, reach + 1)
+            if a * a + b * b <= reach * reach
+        ],
+        np.float32,
+    )
 
 
 def local_density(
-    gaps: Gaps, shape_zyx: tuple[int, ...], *, sigma_voxels: float,
-    passes: tuple[tuple[float, float], ...] = PASSES, strength: float = 3.0,
+    rows: npt.NDArray[np.float32], axis: Blocks, *, sigma_along: float, sigma_across: float,
+    peak_share: float, prior_share: float = 0.3, threads: int = 1,
 ) -> Blocks:  # fmt: skip
-    """Return windings per voxel on the block grid.
+    """Return windings per voxel on the block grid, from gaps seen along the same sheets.
 
-    Mean shift from the whole volume's most frequent pitch to local ones: a window in log pitch
-    around the current value rejects missing sheets (log 2) and spurious ones (-log 2) without
-    ever taking their mean into account.
+    Every block gets a histogram of the lengths of the gaps that cross it, gathered along the
+    sheets. A missing sheet makes gaps longer, never shorter: so the first high peak counts,
+    not the mean.
 
     Args:
-        gaps: from `find_gaps`.
-        shape_zyx: shape of the volume.
-        sigma_voxels: Gaussian width of the last average.
-        passes: (factor on sigma, half width of the window in log pitch), one per pass.
-        strength: weight of the previous pass where samples are few, in voxels of gap.
+        rows: from `find_gaps`.
+        axis: (bz, by, bx, 3) unit normals.
+        sigma_along: Gaussian width along the sheets, voxels.
+        sigma_across: Gaussian width across the sheets, voxels.
+        peak_share: a peak counts from this share of the highest one.
+        threads: number of threads.
     """
-    blocks = block_shape(shape_zyx)
-    if len(gaps.home) == 0:
-        return np.full(blocks, 1.0 / max(shape_zyx), np.float32)  # one sheet at most
-    log_pitch = gaps.log_pitch()
-    mean = np.full(blocks, _mode(log_pitch), np.float32)
-    for factor, window in passes:
-        sigma = factor * sigma_voxels / BLOCK
-        mean = _local_density(gaps, log_pitch, mean, sigma, window, strength)
-    return np.exp(-mean).astype(np.float32)
+    blocks = axis.shape[:3]
+    if len(rows) == 0:
+        return np.full(blocks, 1.0 / (BLOCK * max(blocks)), np.float32)  # one sheet at most
+    histogram = np.zeros((*blocks, BINS), np.float32)
+    _deposit(rows, histogram)
+    narrow = sigma_across / BLOCK
+    ndimage.gaussian_filter(
+        histogram, (narrow, narrow, narrow, 1.0), mode="nearest", truncate=3.0, output=histogram
+    )
+    gathered = np.zeros_like(histogram)
+    points = _disc(sigma_along / BLOCK)
+    over_slabs(lambda a, b: _spread(histogram, axis, points, gathered, a, b), blocks[0], threads)
+    wide = 3 * sigma_along / BLOCK  # where no gap is near: a faint prior from further away
+    prior = np.stack(
+        [
+            ndimage.gaussian_filter(gathered[..., k], wide, mode="nearest", truncate=2.0)
+            for k in range(BINS)
+        ],
+        -1,
+    )
+    gathered /= gathered.sum(-1, keepdims=True) + np.float32(1.0)  # few voxels of gap: trust less
+    prior += np.float32(1e-3) * prior.mean((0, 1, 2))
+    prior /= prior.sum(-1, keepdims=True)
+    gathered += np.float32(prior_share) * prior
+    log_pitch = np.empty(blocks, np.float32)
+    over_slabs(lambda a, b: _first_mode(gathered, peak_share, log_pitch, a, b), blocks[0], threads)
+    smooth = ndimage.gaussian_filter(np.exp(-log_pitch), narrow, mode="nearest", truncate=3.0)
+    return np.asarray(smooth, np.float32)

@@ -49,7 +49,7 @@ class Solution:
         coherence: 1: all ridges in phase with the field, 0: none.
         residual: relative residual of the first solve.
         iterations: conjugate-gradient iterations of the first solve.
-        ridge_cells: how many solver cells a ridge passes through.
+        ridge_voxels: voxels whose centre lies within RIDGE_OFFSET of a ridge.
     """
 
     field: FloatVolume
@@ -58,7 +58,7 @@ class Solution:
     coherence: float
     residual: float
     iterations: int
-    ridge_cells: int
+    ridge_voxels: float
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
@@ -130,8 +130,10 @@ def solve_field(
             probability, offset, counts, axis, dip=settings.valley, threads=threads
         )
         rho = density_stage.local_density(
-            gaps, probability.shape, sigma_voxels=settings.density_sigma
-        )
+            gaps, axis, sigma_along=settings.density_sigma_along,
+            sigma_across=settings.density_sigma_across, peak_share=settings.peak_share, prior_share=settings.prior_share,
+            threads=threads,
+        )  # fmt: skip
         del gaps
     else:
         rho = _block_mean(density)
@@ -139,10 +141,13 @@ def solve_field(
     jumps = targets.jump_density(probability, mass, counts, threads=threads)
     del mass
     supplied = targets.supplied_density(jumps, rho.shape, sigma_voxels=settings.equalise_sigma)
-    rhs = targets.right_hand_side(jumps, axis, supplied, rho, threads=threads)
+    normals_c = targets.cell_normals(axis, probability.shape, threads=threads)
+    rhs = targets.right_hand_side(jumps, normals_c, supplied, rho, threads=threads)
     del jumps
     watch.lap("targets")
-    solver = PoissonSolver(targets.cell_shape(probability.shape), threads=threads)
+    solver = PoissonSolver(
+        rhs.shape, normals=normals_c, stiffness=settings.stiffness, threads=threads
+    )
     w, residual, iterations = solver.solve(
         rhs, np.zeros_like(rhs), tolerance=settings.tolerance, iterations=settings.iterations
     )
@@ -156,7 +161,14 @@ def solve_field(
     solution = upsample(w, probability.shape, threads=threads)
     watch.lap("upsample")
     return Solution(
-        solution, axis, rho, agreement, residual, iterations, len(ridges), watch.seconds
+        solution,
+        axis,
+        rho,
+        agreement,
+        residual,
+        iterations,
+        float(ridges.share.sum()) * targets.CELL**3,
+        watch.seconds,
     )
 
 

@@ -13,11 +13,11 @@ from vesuvius.postprocess.winding.checks import (
     checked_probability,
 )
 from vesuvius.postprocess.winding.device import resolve_device
-from vesuvius.postprocess.winding.field import Stopwatch, solve_field
+from vesuvius.postprocess.winding.field import Solution, Stopwatch, solve_field
 from vesuvius.postprocess.winding.numbering import NO_LEVEL
-from vesuvius.postprocess.winding.orientation import Blocks
 from vesuvius.postprocess.winding.parallel import resolve_threads
 from vesuvius.postprocess.winding.settings import FieldSettings, MaskSettings
+from vesuvius.postprocess.winding.slabs import RIDGE_OFFSET
 from vesuvius.types import ByteVolume, FloatVolume, LabelVolume, Report
 
 
@@ -92,7 +92,7 @@ def winding_field(
     if fallback:
         labels = threshold_labels(volume, mask_settings)
     else:
-        labels = sheet_labels(volume, solution.field, solution.axis, mask_settings, threads=workers)
+        labels = sheet_labels(volume, solution, mask_settings, threads=workers)
     watch.lap("mask")
     seconds = solution.seconds | watch.seconds
     return WindingResult(
@@ -103,18 +103,25 @@ def winding_field(
     )  # fmt: skip
 
 
+def data_thickness(probability: FloatVolume, solution: Solution, threshold: float) -> float:
+    """Return the mean thickness of the data in voxels: its volume over the area of its ridges."""
+    if solution.ridge_voxels == 0:
+        return 1.0
+    volume = int(np.count_nonzero(probability > threshold))
+    return 2 * RIDGE_OFFSET * volume / solution.ridge_voxels
+
+
 def sheet_labels(
-    probability: FloatVolume,
-    winding: FloatVolume,
-    axis: Blocks,
-    settings: MaskSettings,
-    *,
-    threads: int,
+    probability: FloatVolume, solution: Solution, settings: MaskSettings, *, threads: int
 ) -> LabelVolume:
     """Return sheet numbers from 1 on the mask that `settings` describe, 0 elsewhere."""
+    thickness = settings.thickness
+    if thickness is None:
+        thickness = data_thickness(probability, solution, settings.threshold)
     level, depth = mask_stage.band_levels(
-        probability, winding, axis, thickness=settings.thickness, threshold=settings.threshold,
-        support=settings.support, support_radius=settings.support_radius, threads=threads,
+        probability, solution.field, solution.axis, thickness=thickness,
+        threshold=settings.threshold, support=settings.support,
+        support_radius=settings.support_radius, threads=threads,
     )  # fmt: skip
     if settings.cut:
         level = mask_stage.cut_levels(level, depth, threads=threads)

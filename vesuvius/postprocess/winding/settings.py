@@ -15,8 +15,12 @@ class FieldSettings:
         sheet_sigma: Gaussian averaging of the probability along the sheets; 0: none.
         valley: depth of a probability valley that separates two slabs.
         most_sheets: no slab counts as more sheets than this.
-        density_sigma: Gaussian width of the density's local average.
+        density_sigma_along: Gaussian width, along the sheets, over which gaps are gathered.
+        density_sigma_across: the same across the sheets.
+        peak_share: a peak in the histogram of gaps counts from this share of the highest one.
+        prior_share: weight of the gaps further away beside those nearby.
         equalise_sigma: Gaussian width over which the jumps' density is compared with the local one.
+        stiffness: weight of the field's slope along the sheets relative to across them.
         tolerance: relative residual of the first solve.
         iterations: conjugate-gradient iterations of the first solve, at most.
         lock_step: growth of the locked radius per stage.
@@ -31,25 +35,42 @@ class FieldSettings:
     sheet_sigma: float = 1.8
     valley: float = 0.15
     most_sheets: int = 4
-    density_sigma: float = 6.0
+    density_sigma_along: float = 12.0
+    density_sigma_across: float = 3.0
+    peak_share: float = 0.25
+    prior_share: float = 0.6
     equalise_sigma: float = 9.0
+    stiffness: float = 3.0
     tolerance: float = 1e-3
     iterations: int = 30
     lock_step: float = 24.0
     lock_iterations: int = 2
-    lock_weight: float = 0.3
+    lock_weight: float = 1.0
     lock_window: float = 0.35
     settle_weight: float = 3.0
 
     def __post_init__(self) -> None:
-        for name in ("orientation_sigma", "density_sigma", "equalise_sigma", "lock_step"):
+        for name in (
+            "orientation_sigma",
+            "density_sigma_along",
+            "density_sigma_across",
+            "equalise_sigma",
+            "lock_step",
+        ):
             _check(name, getattr(self, name), low=0.0, open_low=True)
-        for name in ("normal_weight", "sheet_sigma", "lock_weight", "settle_weight"):
+        for name in (
+            "normal_weight",
+            "sheet_sigma",
+            "peak_share",
+            "prior_share",
+            "lock_weight",
+            "settle_weight",
+        ):
             _check(name, getattr(self, name), low=0.0)
         _check("tolerance", self.tolerance, low=0.0, high=1.0, open_low=True)
         _check("lock_window", self.lock_window, low=0.0, high=0.5)
         _check("valley", self.valley, low=0.0, open_low=True)
-        for name in ("iterations", "lock_iterations", "most_sheets"):
+        for name in ("stiffness", "iterations", "lock_iterations", "most_sheets"):
             _check(name, getattr(self, name), low=1)
 
 
@@ -59,7 +80,8 @@ class MaskSettings:
 
     Attributes:
         threshold: probability above which a voxel counts as data.
-        thickness: of the band around every level.
+        thickness: of the band around every level; None: that of the data, from the volume above
+            the threshold and the area of its ridges.
         support: least share of data on a disc of the level around a voxel of the band.
         support_radius: of that disc; about the radius of the holes that are closed.
         cut: remove one-voxel cuts between sheets that touch.
@@ -68,7 +90,7 @@ class MaskSettings:
     """
 
     threshold: float = 0.5
-    thickness: float = 3.0
+    thickness: float | None = None
     support: float = 0.5
     support_radius: float = 4.0
     cut: bool = True
@@ -78,7 +100,8 @@ class MaskSettings:
     def __post_init__(self) -> None:
         for name in ("threshold", "support", "fallback_coherence"):
             _check(name, getattr(self, name), low=0.0, high=1.0)
-        _check("thickness", self.thickness, low=0.0, open_low=True)
+        if self.thickness is not None:
+            _check("thickness", self.thickness, low=0.0, open_low=True)
         _check("support_radius", self.support_radius, low=0.0)
         _check("dust", self.dust, low=0)
 

@@ -35,8 +35,21 @@ def _jumps(
 
 
 @compiled
+def _cell_normals(axis: Blocks, out: FloatVolume, start: int, stop: int) -> None:
+    """Write the unit normals at the cells' centres."""
+    middle = 0.5 * (CELL - 1)
+    for i in range(start, stop):
+        for j in range(out.shape[2]):
+            for k in range(out.shape[3]):
+                z, y, x = normal_at(axis, CELL * i + middle, CELL * j + middle, CELL * k + middle)
+                out[0, i, j, k] = z
+                out[1, i, j, k] = y
+                out[2, i, j, k] = x
+
+
+@compiled
 def _to_vectors(
-    jumps: FloatVolume, axis: Blocks, supplied: Blocks, density: Blocks, out: FloatVolume,
+    jumps: FloatVolume, normals: FloatVolume, supplied: Blocks, density: Blocks, out: FloatVolume,
     start: int, stop: int,
 ) -> None:  # fmt: skip
     """Write n (v min(1, rho / g) + max(0, rho - g)) in windings per cell."""
@@ -57,13 +70,8 @@ def _to_vectors(
                 else:
                     value += rho - g
                 value *= CELL
-                z, y, x = normal_at(
-                    axis, CELL * i + 0.5 * (CELL - 1), CELL * j + 0.5 * (CELL - 1),
-                    CELL * k + 0.5 * (CELL - 1),
-                )  # fmt: skip
-                out[0, i, j, k] = value * z
-                out[1, i, j, k] = value * y
-                out[2, i, j, k] = value * x
+                for c in range(3):
+                    out[c, i, j, k] = value * normals[c, i, j, k]
 
 
 @compiled
@@ -116,21 +124,28 @@ def supplied_density(jumps: FloatVolume, blocks: tuple[int, ...], *, sigma_voxel
     return out
 
 
+def cell_normals(axis: Blocks, shape_zyx: tuple[int, ...], *, threads: int) -> FloatVolume:
+    """Return the (3, cz, cy, cx) unit normals of the cells."""
+    out = np.empty((3, *cell_shape(shape_zyx)), np.float32)
+    over_slabs(lambda a, b: _cell_normals(axis, out, a, b), out.shape[1], threads)
+    return out
+
+
 def right_hand_side(
-    jumps: FloatVolume, axis: Blocks, supplied: Blocks, density: Blocks, *, threads: int
+    jumps: FloatVolume, normals: FloatVolume, supplied: Blocks, density: Blocks, *, threads: int
 ) -> FloatVolume:
     """Return b of the normal equations of sum over edges (w_j - w_i - v_e)^2, cell grid.
 
     Args:
         jumps: (cz, cy, cx) windings per voxel seen in each cell.
-        axis: (bz, by, bx, 3) unit normals.
+        normals: (3, cz, cy, cx) unit normals.
         supplied: (bz, by, bx) smoothed jumps g.
         density: (bz, by, bx) windings per voxel rho.
         threads: number of threads.
     """
     vectors = np.empty((3, *jumps.shape), np.float32)
     over_slabs(
-        lambda a, b: _to_vectors(jumps, axis, supplied, density, vectors, a, b),
+        lambda a, b: _to_vectors(jumps, normals, supplied, density, vectors, a, b),
         jumps.shape[0],
         threads,
     )
