@@ -52,6 +52,10 @@ class BaseModule(LightningModule):
         """Feed `self.metrics` with one validation batch."""
         raise NotImplementedError
 
+    def on_train_epoch_start(self) -> None:
+        """Log the learning rate the epoch starts with, whatever the optimizer is called."""
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the total loss of one batch; every term is logged unweighted."""
         del batch_idx

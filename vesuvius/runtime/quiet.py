@@ -4,12 +4,32 @@ import logging
 import warnings
 
 
+class _Remarks(logging.Filter):
+    """Drops Lightning's remarks about hardware it looked for and services it advertises."""
+
+    STARTS = (
+        "GPU available",
+        "TPU available",
+        "HPU available",
+        "Using ",
+        "\U0001f4a1 Tip",
+        "Loading `",
+    )
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record may pass."""
+        text = record.getMessage().strip()
+        return not (text.startswith(self.STARTS) or text.startswith("`Trainer.fit` stopped"))
+
+
 def quiet() -> None:
     """Drop messages a user can do nothing about; everything else stays."""
-    # Lightning writes each line twice beside Hydra's handlers, and advertises services.
-    lightning_log = logging.getLogger("lightning.pytorch")
-    lightning_log.handlers.clear()
-    lightning_log.setLevel(logging.WARNING)
+    # Beside Hydra's handlers Lightning's own would print each line twice.
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).handlers.clear()
+    remarks = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    if not any(isinstance(f, _Remarks) for f in remarks.filters):
+        remarks.addFilter(_Remarks())
     for message in (
         # torch 2.13 deprecates what lightning 2.6 still calls
         r".*isinstance\(treespec, LeafSpec\)",
