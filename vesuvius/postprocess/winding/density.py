@@ -198,7 +198,7 @@ def _disc(sigma: float) -> npt.NDArray[np.float32]:
 
 def local_density(
     rows: npt.NDArray[np.float32], axis: Blocks, *, sigma_along: float, sigma_across: float,
-    peak_share: float, prior_share: float = 0.3, threads: int = 1,
+    peak_share: float, prior_share: float, threads: int,
 ) -> Blocks:  # fmt: skip
     """Return windings per voxel on the block grid, from gaps seen along the same sheets.
 
@@ -212,6 +212,7 @@ def local_density(
         sigma_along: Gaussian width along the sheets, voxels.
         sigma_across: Gaussian width across the sheets, voxels.
         peak_share: a peak counts from this share of the highest one.
+        prior_share: weight of the histogram three times wider around.
         threads: number of threads.
     """
     blocks = axis.shape[:3]

@@ -131,8 +131,8 @@ def solve_field(
         )
         rho = density_stage.local_density(
             gaps, axis, sigma_along=settings.density_sigma_along,
-            sigma_across=settings.density_sigma_across, peak_share=settings.peak_share, prior_share=settings.prior_share,
-            threads=threads,
+            sigma_across=settings.density_sigma_across, peak_share=settings.peak_share,
+            prior_share=settings.prior_share, threads=threads,
         )  # fmt: skip
         del gaps
     else:

@@ -3,9 +3,11 @@
 Energy: sum over edges k (w_j - w_i - v_e)^2 - sum over cells (k - 1) (n . (grad w - v))^2
 + sum over cells lambda_i (w_i - t_i)^2, natural boundary: slopes along the sheets weigh k times as
 much as slopes across them. k = 1 is the plain Poisson equation. The multigrid cycle ignores the
-second term, which costs about sqrt(k) times the iterations. Source: Trottenberg, Oosterlee, Schueller 2001 (cell-centred multigrid); trilinear
-prolongation, its transpose as restriction, rediscretised coarse operators, red-black smoothing
-in mirrored order so that the cycle is symmetric.
+second term, which costs about sqrt(k) times the iterations.
+
+Source: Trottenberg, Oosterlee, Schueller 2001 (cell-centred multigrid); trilinear prolongation,
+its transpose as restriction, rediscretised coarse operators, red-black smoothing in mirrored order
+so that the cycle is symmetric. The second term is our own.
 """
 
 from dataclasses import dataclass, field

@@ -120,7 +120,7 @@ def sheet_labels(
         thickness = data_thickness(probability, solution, settings.threshold)
     level, depth = mask_stage.band_levels(
         probability, solution.field, solution.axis, thickness=thickness,
-        threshold=settings.threshold, support=settings.support,
+        threshold=settings.support_threshold, support=settings.support,
         support_radius=settings.support_radius, threads=threads,
     )  # fmt: skip
     if settings.cut:

@@ -79,10 +79,11 @@ class MaskSettings:
     """How the mask is built from the field. Lengths in voxels.
 
     Attributes:
-        threshold: probability above which a voxel counts as data.
+        threshold: probability above which a voxel is surface in the threshold mask.
         thickness: of the band around every level; None: that of the data, from the volume above
             the threshold and the area of its ridges.
-        support: least share of data on a disc of the level around a voxel of the band.
+        support: least share of a disc of the level, around a voxel of the band, that has data.
+        support_threshold: probability above which a voxel counts as data there.
         support_radius: of that disc; about the radius of the holes that are closed.
         cut: remove one-voxel cuts between sheets that touch.
         dust: smallest 6-connected piece of one sheet that is kept, in voxels.
@@ -91,14 +92,15 @@ class MaskSettings:
 
     threshold: float = 0.5
     thickness: float | None = None
-    support: float = 0.5
+    support: float = 0.4
+    support_threshold: float = 0.25
     support_radius: float = 4.0
     cut: bool = True
     dust: int = 200
     fallback_coherence: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "support", "fallback_coherence"):
+        for name in ("threshold", "support", "support_threshold", "fallback_coherence"):
             _check(name, getattr(self, name), low=0.0, high=1.0)
         if self.thickness is not None:
             _check("thickness", self.thickness, low=0.0, open_low=True)

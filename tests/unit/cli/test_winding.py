@@ -1,0 +1,49 @@
+"""`vesuvius winding` and `vesuvius sheets` from prediction to meshes."""
+
+import json
+
+import numpy as np
+import pytest
+import zarr
+
+from benchmarks.winding_cases import DEFAULT, make_case
+from vesuvius.cli.main import main
+
+
+@pytest.fixture(scope="module")
+def prediction(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cli") / "p.zarr"
+    case = make_case(DEFAULT, (48, 56, 64), seed=2)
+    stored = np.round(case.probability * 255).astype(np.uint8)
+    zarr.open_group(path, mode="w").create_array("probability", data=stored)
+    return path
+
+
+def test_prediction_to_labels_to_meshes(prediction, tmp_path, capsys):
+    out = tmp_path / "w.zarr"
+    assert main(["winding", str(prediction), "--out", str(out)]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["coherence"] > 0.7
+    group = zarr.open_group(out, mode="r")
+    np.testing.assert_array_equal(group["mask"][:], group["labels"][:] > 0)
+    assert main(["sheets", str(out), "--out", str(tmp_path / "m"), "--picture"]) == 0
+    meshes = sorted((tmp_path / "m").glob("*.ply"))
+    assert abs(len(meshes) - report["sheets"]) <= 2  # specks of sheets at the rim have none
+    assert (tmp_path / "m" / "sheets.png").stat().st_size > 10_000
+    assert not list((tmp_path / "m").glob("*partial*"))
+
+
+def test_longer_volumes_go_through_blocks(prediction, tmp_path, capsys):
+    args = ["winding", str(prediction), "--out", str(tmp_path / "w.zarr")]
+    assert main([*args, "--block", "48", "--overlap", "24", "--threads", "1"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["blocks"] == 4
+    assert report["broken_links"] == []
+
+
+def test_existing_output_and_missing_input_end_with_status_2(prediction, tmp_path, capsys):
+    assert main(["winding", str(prediction), "--out", str(tmp_path)]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert main(["winding", str(tmp_path / "no.zarr"), "--out", str(tmp_path / "o.zarr")]) == 2
+    assert main(["sheets", str(prediction), "--out", str(tmp_path / "m")]) == 2
+    assert "expected 'field' and 'labels'" in capsys.readouterr().err
