@@ -14,7 +14,7 @@ class VolumeNotFoundError(VesuviusError, FileNotFoundError):
 
 
 class VolumeFormatError(VesuviusError, ValueError):
-    """A file is not a readable 3-D volume: truncated, 2-D or 4-D, wrong dtype, NaN, out of range."""
+    """A file is not a readable 3-D volume: truncated, 2-D, 4-D, wrong dtype, NaN, out of range."""
 
 
 class PairingError(VesuviusError, ValueError):
@@ -39,6 +39,10 @@ class RunFileError(VesuviusError, FileNotFoundError):
 
 class CheckpointError(VesuviusError, RuntimeError):
     """A checkpoint cannot be read or belongs to another network."""
+
+
+class ExportError(VesuviusError, RuntimeError):
+    """An exported file does not give the network's outputs."""
 
 
 class SolverError(VesuviusError, RuntimeError):

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from vesuvius import __version__
 from vesuvius.errors import VesuviusError
 
-COMMANDS = ("phantom", "prepare", "verify", "score", "winding", "sheets", "diagnose")
+COMMANDS = ("phantom", "prepare", "verify", "score", "winding", "sheets", "export", "diagnose")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -11,12 +11,16 @@ from torch import nn
 from vesuvius.errors import CheckpointError, ConfigError
 from vesuvius.runtime.weights import load_network
 
+EXPORTED_CONFIG = "config.yaml"
+EXPORTED_WEIGHTS = "model.safetensors"
+
 
 class RunFolder:
-    """A finished or stopped training run.
+    """A finished or stopped training run, or what `vesuvius export` made of one.
 
     Args:
-        path: folder that holds `.hydra/config.yaml` and `checkpoints/`.
+        path: folder that holds `.hydra/config.yaml` and `checkpoints/`, or `config.yaml` and
+            `model.safetensors`.
 
     Raises:
         ConfigError: no run there.
@@ -24,11 +28,15 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.exported = self.path / EXPORTED_WEIGHTS
         config = self.path / ".hydra" / "config.yaml"
+        if not config.is_file() and self.exported.is_file():
+            config = self.path / EXPORTED_CONFIG
         if not config.is_file():
             raise ConfigError(
                 f"run_dir={path} is no training run: {config} does not exist. Give the folder that "
-                "train.py printed as its run folder, e.g. logs/train/runs/<time>."
+                "train.py printed as its run folder, e.g. logs/train/runs/<time>, or the folder "
+                "that `vesuvius export` wrote."
             )
         loaded = OmegaConf.load(config)
         assert isinstance(loaded, DictConfig)
@@ -37,9 +45,13 @@ class RunFolder:
     def checkpoint(self, which: str) -> Path:
         """Return the path of 'best', 'last' or of a checkpoint given by its own path.
 
+        An exported folder holds one set of weights, which both names mean.
+
         Raises:
             CheckpointError: not there.
         """
+        if which in ("best", "last") and self.exported.is_file():
+            return self.exported
         if which in ("best", "last"):
             path = self.path / "checkpoints" / f"{which}.ckpt"
         else:

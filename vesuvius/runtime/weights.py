@@ -34,20 +34,44 @@ def read_checkpoint(path: str | Path) -> dict[str, object]:
     return content
 
 
+def read_safetensors(path: str | Path) -> dict[str, Tensor]:
+    """Return the tensors of an exported `model.safetensors`.
+
+    Raises:
+        CheckpointError: missing, truncated, or another format.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not Path(path).is_file():
+        raise CheckpointError(f"Weights not found: {path}. `vesuvius export RUN_DIR` writes them.")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"Cannot read {path} ({error}). The file is truncated or no safetensors file; export "
+            "the run again."
+        ) from error
+
+
 def load_network(model: nn.Module, path: str | Path) -> nn.Module:
-    """Load the network's weights from a checkpoint of ours or an original `best_model.pth`.
+    """Load the network's weights: a checkpoint of ours, `model.safetensors`, or an original's.
 
     Raises:
         CheckpointError: unreadable, or of another network (the differing tensors are named).
     """
-    content = read_checkpoint(path)
-    state = content.get("state_dict")
-    if not isinstance(state, dict):
-        if isinstance(model, DualHeadResUNet3D):
-            return load_original_weights(model, path)
-        raise CheckpointError(f"{path} has no `state_dict`; it is no checkpoint of this framework.")
-    prefix = "model."
-    weights = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    if Path(path).suffix == ".safetensors":
+        weights = read_safetensors(path)
+    else:
+        state = read_checkpoint(path).get("state_dict")
+        if not isinstance(state, dict):
+            if isinstance(model, DualHeadResUNet3D):
+                return load_original_weights(model, path)
+            raise CheckpointError(
+                f"{path} has no `state_dict`; it is no checkpoint of this framework."
+            )
+        prefix = "model."
+        weights = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     differences = describe_differences(model.state_dict(), weights)
     if differences:
         raise CheckpointError(
