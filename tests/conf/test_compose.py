@@ -67,7 +67,7 @@ def check_targets(cfg):
 def overrides_for(group, option):
     if group == "experiment":
         chosen = [f"experiment={option}"]
-        return chosen if option in ("none",) else [*chosen, "data.root=somewhere"]
+        return [*chosen, "data.root=somewhere"] if option.startswith("demo") else chosen
     if group == "debug":
         return [f"debug={option}"]
     if group == "loss/term":

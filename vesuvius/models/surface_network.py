@@ -1,0 +1,159 @@
+"""Frame of the surface networks: padding, the two heads, output at input resolution."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vesuvius.errors import ConfigError, ShapeMismatchError
+
+Upsample = Literal["trilinear", "subvoxel"]
+
+
+def run_checkpointed(block: Callable[[Tensor], Tensor], x: Tensor, *, enabled: bool) -> Tensor:
+    """Return `block(x)`; if enabled, its activations are recomputed in the backward pass."""
+    if enabled and torch.is_grad_enabled():
+        out = checkpoint(block, x, use_reentrant=False)
+        assert isinstance(out, Tensor)
+        return out
+    return block(x)
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raise ConfigError unless `value` is one of `choices`; `name` is the argument of the model."""
+    if value not in choices:
+        expected = ", ".join(repr(choice) for choice in choices)
+        raise ConfigError(f"model.{name} is {value!r}; expected one of {expected}.")
+
+
+def check_positive(**values: int) -> None:
+    """Raise ConfigError naming the first argument of the model that is below 1."""
+    for name, value in values.items():
+        if value < 1:
+            raise ConfigError(f"model.{name}={value}; expected an integer >= 1.")
+
+
+def check_divides(name: str, channels: int, num_heads: int) -> None:
+    """Raise ConfigError unless attention heads share the channels evenly."""
+    if num_heads < 1 or channels % num_heads:
+        raise ConfigError(
+            f"model.{name}={channels} cannot be shared by {num_heads} attention heads; "
+            "choose a multiple."
+        )
+
+
+class Head3D(nn.Module):
+    """1^3 convolution that turns features of stride s into a map of stride 1.
+
+    'trilinear' enlarges the map of the convolution, as the papers do: nothing thinner than about s
+    voxels can be drawn. 'subvoxel' gives each of the s^3 voxels of a feature its own weights
+    (Shi et al. 2016, sub-pixel convolution), which draws sheets of 1 to 3 voxels.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, stride: int, upsample: Upsample, bias: float
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        self.subvoxel = upsample == "subvoxel" and stride > 1
+        num_maps = out_channels * stride**3 if self.subvoxel else out_channels
+        self.conv = nn.Conv3d(in_channels, num_maps, 1)
+        assert self.conv.bias is not None
+        nn.init.constant_(self.conv.bias, bias)
+
+    def forward(self, x: Float[Tensor, "b i z y x"]) -> Float[Tensor, "b o sz sy sx"]:
+        """Return the map at stride 1."""
+        maps: Tensor = self.conv(x)
+        if self.stride == 1:
+            return maps
+        if not self.subvoxel:
+            size = [side * self.stride for side in x.shape[2:]]
+            return F.interpolate(maps, size=size, mode="trilinear", align_corners=False)
+        b, _, z, y, w = maps.shape
+        s = self.stride
+        cells = maps.reshape(b, -1, s, s, s, z, y, w).permute(0, 1, 5, 2, 6, 3, 7, 4)
+        return cells.reshape(b, -1, z * s, y * s, w * s)
+
+
+class SurfaceNetwork(nn.Module):
+    """Base of networks whose last feature map feeds a surface head and a normals head.
+
+    Subclasses implement `features`. Images of any size are padded (replicated) to a multiple of
+    `divisor` and the outputs cut back.
+
+    Args:
+        in_channels: image channels.
+        divisor: what the sides of an image must divide by inside the network.
+        feature_channels: channels of what `features` returns.
+        feature_stride: its stride in voxels.
+        normals_head: predict the sheet's normal (nz, ny, nx), tanh, in [-1, 1].
+        surface_bias: initial bias of the surface logit; -2 (sigmoid 0.12) starts from background.
+        upsample: 'trilinear' or 'subvoxel', see Head3D.
+
+    Raises:
+        ConfigError: unknown `upsample`, no channels.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        divisor: int,
+        feature_channels: int,
+        feature_stride: int,
+        normals_head: bool,
+        surface_bias: float,
+        upsample: Upsample = "trilinear",
+    ) -> None:
+        super().__init__()
+        check_positive(in_channels=in_channels)
+        check_choice("upsample", upsample, ("trilinear", "subvoxel"))
+        self.in_channels = in_channels
+        self.divisor_zyx = (divisor, divisor, divisor)
+
+        def head(num: int, bias: float) -> Head3D:
+            return Head3D(
+                feature_channels, num, stride=feature_stride, upsample=upsample, bias=bias
+            )
+
+        self.surface_head = head(1, surface_bias)
+        self.normals_head = head(3, 0.0) if normals_head else None
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Names of the outputs, the keys of what `forward` returns."""
+        return ("surface_logit",) if self.normals_head is None else ("surface_logit", "normals")
+
+    def features(self, image: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b n sz sy sx"]:
+        """Return the last feature map; (z, y, x) divide by `divisor_zyx`."""
+        raise NotImplementedError
+
+    def forward(self, image: Float[Tensor, "b c z y x"]) -> dict[str, Tensor]:
+        """Return the heads for an image in [0, 1] of any (z, y, x).
+
+        Returns:
+            surface_logit: (b, 1, z, y, x), sigmoid gives the surface probability.
+            normals: (b, 3, z, y, x), (nz, ny, nx) in [-1, 1]; absent without the head.
+
+        Raises:
+            ShapeMismatchError: not five axes, or another number of channels.
+        """
+        if image.dim() != 5 or image.shape[1] != self.in_channels:
+            raise ShapeMismatchError(
+                f"image has shape {tuple(image.shape)}; expected (b, {self.in_channels}, z, y, x)."
+            )
+        size = image.shape[2:]
+        pad = [(-s) % d for s, d in zip(size, self.divisor_zyx, strict=True)]
+        if any(pad):
+            image = F.pad(image, (0, pad[2], 0, pad[1], 0, pad[0]), mode="replicate")
+        hidden = self.features(image)
+        outputs = {"surface_logit": self.surface_head(hidden)}
+        if self.normals_head is not None:
+            outputs["normals"] = torch.tanh(self.normals_head(hidden))
+        if any(pad):
+            return {k: v[:, :, : size[0], : size[1], : size[2]] for k, v in outputs.items()}
+        return outputs
