@@ -30,7 +30,7 @@ TINY = (
 )
 """Overrides that make training take seconds."""
 CALLBACKS = (
-    "callbacks=[speed,volume_validation,postprocess,comparison,curves,checkpoint]",
+    "callbacks=[speed,memory,volume_validation,postprocess,comparison,curves,checkpoint,emergency]",
     "callbacks.comparison.view3d=null",
 )
 """The default callbacks without progress bar and 3-D views."""

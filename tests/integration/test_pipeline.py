@@ -2,8 +2,10 @@
 
 import csv
 import json
+import os
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ import torch
 import zarr
 
 from vesuvius.errors import CheckpointError, ConfigError
+from vesuvius.modules.surface import SurfaceModule
+from vesuvius.runtime.train import find_resume
 
 ROOT = Path(__file__).parents[2]
 EVERY_EPOCH = "callbacks.periodic.every_n_epochs=1"
@@ -97,6 +101,58 @@ def test_auto_resume_goes_on_in_the_same_folder_and_then_stops(trained, runs, ru
     caplog.set_level("INFO")
     run_train(folder, EVERY_EPOCH, "ckpt_path=auto")
     assert "finished already" in caplog.text
+
+
+def test_a_killed_run_goes_on_within_its_epoch_to_the_same_weights(
+    trained, runs, run_train, monkeypatch, caplog
+):
+    folder = runs / "killed"
+    step = SurfaceModule.training_step
+
+    def killed(self, batch, batch_idx):
+        if self.trainer.global_step == 3:  # first of three batches of the second epoch
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batch, batch_idx)
+
+    more = (EVERY_EPOCH, "data.samples_per_volume=3", "trainer.max_epochs=2")  # 3 batches an epoch
+    run_train(runs / "whole", *more)
+    with monkeypatch.context() as patched:
+        patched.setattr(SurfaceModule, "training_step", killed)
+        with pytest.raises(SystemExit) as ended:
+            run_train(folder, *more)
+    assert ended.value.code == 143
+    emergency = folder / "checkpoints" / "emergency.ckpt"
+    assert torch.load(emergency, weights_only=True)["global_step"] == 4
+    caplog.set_level("INFO")
+    run_train(folder, *more, "ckpt_path=auto")
+    expected = weights(runs / "whole" / "checkpoints" / "last.ckpt")
+    found = weights(folder / "checkpoints" / "last.ckpt")
+    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
+    assert not emergency.exists()
+    steps = [int(r["step"]) for r in read_rows(folder / "metrics.csv") if r["train/step/total"]]
+    assert steps == list(range(6))
+
+
+def test_auto_resume_takes_the_checkpoint_with_more_steps_that_can_be_read(trained, runs, caplog):
+    folder = runs / "choice"
+    shutil.copytree(trained / "checkpoints", folder / "checkpoints")
+    last, emergency = (folder / "checkpoints" / f"{n}.ckpt" for n in ("last", "emergency"))
+    assert find_resume("auto", folder) == str(last)
+    shutil.copy(folder / "checkpoints" / "epoch000.ckpt", emergency)
+    assert find_resume("auto", folder) == str(last)  # older: fewer steps
+    shutil.move(last, emergency)
+    shutil.copy(folder / "checkpoints" / "epoch000.ckpt", last)
+    assert find_resume("auto", folder) == str(emergency)
+    emergency.write_bytes(emergency.read_bytes()[:5000])
+    assert find_resume("auto", folder) == str(last)
+    assert "not resuming from it: Cannot read checkpoint" in caplog.text
+    last.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"Cannot read checkpoint .*emergency"):
+        find_resume("auto", folder)
+    emergency.unlink()
+    with pytest.raises(CheckpointError, match=r"Cannot read checkpoint .*last"):
+        find_resume("auto", folder)
+    assert find_resume("auto", runs / "nowhere") is None
 
 
 def test_resuming_another_network_is_refused(trained, runs, run_train):

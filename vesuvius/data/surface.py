@@ -117,6 +117,7 @@ class SurfaceDataModule(LightningDataModule):
         self._workers: dict[str, Any] = {"num_workers": num_workers, "pin_memory": pin_memory}
         if num_workers > 0:
             self._workers |= {"multiprocessing_context": start_method, "persistent_workers": True}
+        self._skip = 0
         self.split: Split = {}
         self.train_dataset: SurfaceDataset | None = None
         self.val_dataset: SurfaceDataset | None = None
@@ -144,7 +145,14 @@ class SurfaceDataModule(LightningDataModule):
         self.setup()
         assert self.train_dataset is not None
         world_size = self._world()[1]
-        return self._loader(self.train_dataset, multiple_of=self.batch_size * world_size)
+        loader = self._loader(self.train_dataset, multiple_of=self.batch_size * world_size)
+        assert isinstance(loader.sampler, EpochSampler)
+        loader.sampler.num_skipped, self._skip = self._skip * self.batch_size, 0
+        return loader
+
+    def skip_batches(self, num_batches: int) -> None:
+        """Leave out the first batches of the next training epoch, once: they were trained on."""
+        self._skip = num_batches
 
     def val_dataloader(self) -> list[DataLoader[SurfaceSample]] | DataLoader[SurfaceSample]:
         """Return the loader of this rank's fixed crops, or [] if no volume validates."""

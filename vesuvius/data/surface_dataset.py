@@ -173,6 +173,9 @@ class EpochSampler(DistributedSampler[SurfaceSample]):
             it. Beyond the data set's length a training set draws new crops.
         rank: of this process.
         world_size: number of processes.
+
+    `num_skipped` samples of the next epoch alone are left out: they were drawn before the run was
+    interrupted.
     """
 
     def __init__(
@@ -182,9 +185,11 @@ class EpochSampler(DistributedSampler[SurfaceSample]):
         unit = math.lcm(multiple_of, world_size)
         self.total_size = -(-len(dataset) // unit) * unit
         self.num_samples = self.total_size // world_size
+        self.num_skipped = 0
 
     def __iter__(self) -> Iterator[Any]:
-        for i in range(self.rank, self.total_size, self.num_replicas):
+        first, self.num_skipped = self.num_skipped, 0
+        for i in range(self.rank, self.total_size, self.num_replicas)[first:]:
             yield (self.epoch, i)
 
 

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import Metric
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -104,16 +104,21 @@ class BaseModule(LightningModule):
             self.log("train/step/total", losses["total"].detach(), batch_size=size)
 
     def configure_optimizers(self) -> Any:
-        """Return the optimizer and, stepped after every optimizer step, its schedule."""
+        """Return the optimizer and its schedule, stepped after every optimizer step.
+
+        A schedule with a `monitor` is stepped with that logged value after every epoch instead.
+        """
         optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
         if self.make_scheduler is None:
             return optimizer
         num_steps = int(self.trainer.estimated_stepping_batches)
         scheduler = self.make_scheduler(optimizer, num_steps=num_steps)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        plan: dict[str, Any] = {"scheduler": scheduler, "interval": "step"}
+        if isinstance(scheduler, ReduceLROnPlateau):
+            # `fast_dev_run` scores nothing
+            strict = not getattr(self.trainer, "fast_dev_run", False)
+            plan |= {"interval": "epoch", "monitor": scheduler.monitor, "strict": strict}  # type: ignore[attr-defined]
+        return {"optimizer": optimizer, "lr_scheduler": plan}
 
     @torch.no_grad()
     def count_parameters(self) -> int:

@@ -1,9 +1,10 @@
-"""Learning-rate schedules over optimizer steps."""
+"""Learning-rate schedules over optimizer steps, or by a validation score."""
 
 import math
+from typing import SupportsFloat
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from vesuvius.errors import ConfigError
 
@@ -45,3 +46,80 @@ def poly(optimizer: Optimizer, *, num_steps: int, exponent: float = 0.9) -> Lamb
     if exponent <= 0:
         raise ConfigError(f"scheduler.exponent={exponent}; expected > 0.")
     return LambdaLR(optimizer, lambda step: max(0.0, 1 - step / max(1, num_steps)) ** exponent)
+
+
+class ScorePlateau(ReduceLROnPlateau):
+    """ReduceLROnPlateau that names what it monitors and counts each value once.
+
+    Lightning hands over the last logged value at the end of every epoch; where a score is computed
+    every n-th epoch only, the same tensor comes again and is no lack of progress.
+    """
+
+    monitor: str
+    _seen: SupportsFloat | None = None
+
+    def step(  # type: ignore[override] # as in ReduceLROnPlateau itself
+        self, metrics: SupportsFloat, epoch: int | None = None
+    ) -> None:
+        """Take a new value into account; a value seen before changes nothing."""
+        if metrics is self._seen:
+            return
+        self._seen = metrics
+        super().step(float(metrics), epoch)
+
+    def state_dict(self) -> dict[str, object]:
+        """Return the state as plain numbers."""
+        return {k: v for k, v in super().state_dict().items() if k != "_seen"}
+
+
+def plateau(
+    optimizer: Optimizer,
+    *,
+    num_steps: int,
+    monitor: str | None,
+    mode: str = "max",
+    factor: float = 0.5,
+    patience: int = 10,
+    threshold: float = 1e-3,
+    cooldown: int = 0,
+    min_lr: float = 1e-6,
+) -> ScorePlateau:
+    """Return a schedule that multiplies lr by `factor` after `patience` values without progress.
+
+    Args:
+        optimizer: its `lr` is the first learning rate.
+        num_steps: not used: this schedule does not know how long the run is.
+        monitor: logged name of the value, such as val/score.
+        mode: "max" if more is better, else "min".
+        factor: in (0, 1).
+        patience: values in a row that may be no better.
+        threshold: least absolute improvement that counts as progress.
+        cooldown: values after a reduction that do not count.
+        min_lr: the rate stays above it.
+
+    Raises:
+        ConfigError: nothing to monitor, or a number out of range.
+    """
+    del num_steps
+    if not monitor:
+        raise ConfigError(
+            "scheduler.monitor is null: scheduler=plateau needs a logged value, e.g. val/score "
+            "(optimized_metric); use scheduler=cosine for a run without validation."
+        )
+    if mode not in ("max", "min") or not 0 < factor < 1 or patience < 0:
+        raise ConfigError(
+            f"scheduler.mode={mode!r} must be max or min, scheduler.factor={factor} lie in (0, 1), "
+            f"scheduler.patience={patience} be >= 0."
+        )
+    schedule = ScorePlateau(
+        optimizer,
+        mode=mode,  # type: ignore[arg-type]
+        factor=factor,
+        patience=patience,
+        threshold=threshold,
+        threshold_mode="abs",
+        cooldown=cooldown,
+        min_lr=min_lr,
+    )
+    schedule.monitor = monitor
+    return schedule

@@ -41,6 +41,8 @@ def quiet() -> None:
         r"The dirpath has changed from",
         # what callbacks log is the same on every rank: metrics synchronise, rank zero broadcasts
         r"It is recommended to use .*sync_dist=True",
+        # the crops of an interrupted epoch go on where they stopped: EmergencyCheckpoint
+        r"You're resuming from a checkpoint that ended before the epoch ended",
         # resuming in the run's own folder is what ckpt_path=auto does
         r"Checkpoint directory .* exists and is not empty",
     ):

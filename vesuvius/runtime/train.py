@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
 from vesuvius.errors import CheckpointError, ConfigError
@@ -60,9 +61,9 @@ def train(cfg: DictConfig) -> float | None:
         record(cfg, module, datamodule, loggers)
         try:
             trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True)
-        except SystemExit:  # how Lightning leaves after Ctrl-C
+        except SystemExit as error:  # how Lightning leaves after Ctrl-C or SIGTERM
             log.warning("interrupted; go on with ckpt_path=auto hydra.run.dir=%s", folder)
-            sys.exit(130)
+            sys.exit(143 if isinstance(error, SIGTERMException) else 130)
         value = objective(trainer, cfg.optimized_metric)
         announce(cfg, trainer, value, folder)
         return value
@@ -71,11 +72,29 @@ def train(cfg: DictConfig) -> float | None:
 
 
 def find_resume(ckpt_path: str | None, folder: Path) -> str | None:
-    """Return the checkpoint to resume from; 'auto' is the run folder's own last one, if any."""
+    """Return the checkpoint to resume from.
+
+    'auto' is the run folder's own: of `last.ckpt` and `emergency.ckpt` the one with more steps
+    that can be read; None if there is none.
+
+    Raises:
+        CheckpointError: none of those there can be read.
+    """
     if ckpt_path != "auto":
         return ckpt_path
-    last = folder / "checkpoints" / "last.ckpt"
-    return str(last) if last.is_file() else None
+    names = ("last.ckpt", "emergency.ckpt")
+    paths = [path for name in names if (path := folder / "checkpoints" / name).is_file()]
+    loadable: list[tuple[int, float, str]] = []
+    for path in paths:
+        try:
+            step = read_checkpoint(path).get("global_step")
+        except CheckpointError as error:
+            if path == paths[-1] and not loadable:
+                raise
+            log.warning("not resuming from it: %s", error)
+            continue
+        loadable.append((step if isinstance(step, int) else -1, path.stat().st_mtime, str(path)))
+    return max(loadable)[2] if loadable else None
 
 
 def read_result(folder: Path, cfg: DictConfig) -> dict[str, Any] | None:

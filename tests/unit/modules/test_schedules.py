@@ -1,10 +1,15 @@
 """Learning-rate schedules at hand-computed steps."""
 
+from functools import partial
+
 import pytest
 import torch
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader
 
 from vesuvius.errors import ConfigError
-from vesuvius.modules.schedules import cosine, poly
+from vesuvius.modules.base import BaseModule
+from vesuvius.modules.schedules import cosine, plateau, poly
 
 
 def rates(make, num_steps, **options):
@@ -39,3 +44,99 @@ def test_shares_out_of_range_are_named():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     with pytest.raises(ConfigError, match=r"scheduler\.warmup_share=1"):
         cosine(optimizer, num_steps=3, warmup_share=1)
+
+
+def make_plateau(**options):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+    return optimizer, plateau(optimizer, num_steps=9, monitor="val/score", **options)
+
+
+def test_plateau_halves_after_patience_values_without_progress():
+    optimizer, schedule = make_plateau(patience=1, threshold=0.1, min_lr=0.75)
+    found = []
+    for score in (0.5, 0.7, 0.75, 0.79, 0.9, 0.9, 0.9, 0.9, 0.9):
+        schedule.step(torch.tensor(score))
+        found.append(optimizer.param_groups[0]["lr"])
+    # 0.75 and 0.79 are less than 0.1 above 0.7; then 0.9 counts; min_lr ends it
+    assert found == [2, 2, 2, 1, 1, 1, 0.75, 0.75, 0.75]
+
+
+def test_a_value_that_was_not_logged_again_is_no_lack_of_progress():
+    optimizer, schedule = make_plateau(patience=0)
+    score = torch.tensor(0.5)
+    for _ in range(4):
+        schedule.step(score)
+    assert optimizer.param_groups[0]["lr"] == 2
+    schedule.step(torch.tensor(0.5))
+    assert optimizer.param_groups[0]["lr"] == 1
+
+
+def test_plateau_resumes():
+    _, schedule = make_plateau(patience=2)
+    for score in (0.5, 0.4):
+        schedule.step(torch.tensor(score))
+    state = schedule.state_dict()
+    assert all(isinstance(v, (int, float, str, list, bool, type(None))) for v in state.values())
+    optimizer, again = make_plateau(patience=2)
+    again.load_state_dict(state)
+    for _ in range(2):
+        again.step(torch.tensor(0.4))
+    assert optimizer.param_groups[0]["lr"] == 1
+    assert again.monitor == "val/score"
+
+
+def test_plateau_needs_a_monitored_value_and_sane_numbers():
+    with pytest.raises(ConfigError, match=r"scheduler\.monitor is null: scheduler=plateau needs"):
+        plateau(torch.optim.SGD([torch.zeros(1)], lr=1), num_steps=1, monitor=None)
+    with pytest.raises(ConfigError, match=r"scheduler.factor=2 lie in \(0, 1\)"):
+        make_plateau(factor=2)
+
+
+class ScoredModule(BaseModule):
+    """Logs a score that never rises, every second epoch; notes the learning rate."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.rates = []
+
+    def forward_batch(self, batch):
+        return {"y": self.model(batch["image"])}
+
+    def on_train_epoch_start(self):
+        self.rates.append(self.optimizers().param_groups[0]["lr"])
+
+    def validation_step(self, batch, batch_idx):
+        if self.current_epoch % 2 == 0:
+            self.log("val/score", 0.5, batch_size=1)
+
+
+class SquareLoss(torch.nn.Module):
+    def forward(self, outputs, batch):
+        return {"total": outputs["y"].square().mean()}
+
+
+@pytest.mark.filterwarnings(
+    "ignore:The '.*_dataloader' does not have many workers",
+    "ignore:`isinstance.treespec, LeafSpec.` is deprecated",
+    "ignore:GPU available but not used",
+)
+def test_the_module_steps_a_plateau_by_the_score_once_a_scored_epoch():
+    module = ScoredModule(
+        model=torch.nn.Linear(1, 1),
+        loss=SquareLoss(),
+        optimizer=partial(torch.optim.SGD, lr=2.0),
+        scheduler=partial(plateau, monitor="val/score", patience=1),
+    )
+    data = DataLoader([{"image": torch.ones(1)}] * 3, batch_size=1)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=8,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(module, data, data)
+    # scores come in epochs 0, 2, 4, 6: the second without progress (epoch 4) halves the rate
+    assert module.rates == [2, 2, 2, 2, 2, 1, 1, 1]
