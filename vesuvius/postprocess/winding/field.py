@@ -6,6 +6,7 @@ Source: formulation of the project's issue on the winding solver; see docs/windi
 import dataclasses
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,15 @@ from vesuvius.postprocess.winding.poisson import PoissonSolver
 from vesuvius.postprocess.winding.sample import BLOCK
 from vesuvius.postprocess.winding.settings import FieldSettings
 from vesuvius.postprocess.winding.smooth import smooth_along_sheets
-from vesuvius.types import FloatVolume
+from vesuvius.types import ByteVolume, FloatVolume
 
+RETRIES: tuple[dict[str, Any], ...] = (
+    {"lock_step": 12.0, "peak_share": 0.5, "prior_share": 0.3},
+    {"lock_step": 12.0, "density_sigma_along": 8.0},
+    {"lock_step": 12.0, "peak_share": 0.15, "prior_share": 1.0, "density_sigma_along": 20.0},
+)
+"""Other readings of the gaps, tried while the coherence is low: the best one is kept. In turn:
+trust the commonest gap, trust the nearest gaps, trust the shortest gap far around (holes)."""
 SEED_RADIUS = 12.0
 """Voxels around the seed whose ridges fix the field's phase."""
 
@@ -125,51 +133,82 @@ def solve_field(
         probability, mass, offset, most=settings.most_sheets, threads=threads
     )
     watch.lap("slabs")
-    if density is None:
-        gaps = density_stage.find_gaps(
-            probability, offset, counts, axis, dip=settings.valley, threads=threads
-        )
-        rho = density_stage.local_density(
-            gaps, axis, sigma_along=settings.density_sigma_along,
-            sigma_across=settings.density_sigma_across, peak_share=settings.peak_share,
-            prior_share=settings.prior_share, threads=threads,
-        )  # fmt: skip
-        del gaps
-    else:
-        rho = _block_mean(density)
+    scene = _Scene(probability, axis, mass, offset, counts, density, settings.valley, threads)
     watch.lap("density")
-    jumps = targets.jump_density(probability, mass, counts, threads=threads)
-    del mass
-    supplied = targets.supplied_density(jumps, rho.shape, sigma_voxels=settings.equalise_sigma)
-    normals_c = targets.cell_normals(axis, probability.shape, threads=threads)
-    rhs = targets.right_hand_side(jumps, normals_c, supplied, rho, threads=threads)
-    del jumps
+    best = _attempt(scene, settings, watch)
+    for change in RETRIES:
+        if best.coherence >= settings.retry_coherence or len(scene.ridges) == 0:
+            break
+        other = _attempt(scene, dataclasses.replace(settings, **change), watch)
+        best = max(best, other, key=lambda attempt: attempt.coherence)
+    solution = upsample(best.w, probability.shape, threads=threads)
+    watch.lap("upsample")
+    return Solution(
+        solution, axis, best.density, best.coherence, best.residual, best.iterations,
+        float(scene.ridges.share.sum()) * targets.CELL**3, watch.seconds,
+    )  # fmt: skip
+
+
+class _Scene:
+    """What all attempts share: jumps, gaps and ridges of one probability."""
+
+    def __init__(
+        self, probability: FloatVolume, axis: Blocks, mass: FloatVolume, offset: FloatVolume,
+        counts: ByteVolume, density: FloatVolume | None, valley: float, threads: int,
+    ) -> None:  # fmt: skip
+        self.axis, self.threads = axis, threads
+        self.density = None if density is None else _block_mean(density)
+        self.gaps = np.zeros((0, 10), np.float32)
+        if density is None:
+            self.gaps = density_stage.find_gaps(
+                probability, offset, counts, axis, dip=valley, threads=threads
+            )
+        self.jumps = targets.jump_density(probability, mass, counts, threads=threads)
+        self.normals = targets.cell_normals(axis, probability.shape, threads=threads)
+        z, y, x = ((n - 1) / 2 for n in probability.shape)
+        cells = targets.cell_shape(probability.shape)
+        self.ridges = lock.collect_ridges(
+            probability, offset, counts, axis, cells, (z, y, x), threads=threads
+        )
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One solve: the field on cells and how well the ridges agree with it."""
+
+    w: FloatVolume
+    coherence: float
+    residual: float
+    iterations: int
+    density: Blocks
+
+
+def _attempt(scene: _Scene, settings: FieldSettings, watch: Stopwatch) -> _Attempt:
+    """Return the field that one choice of settings gives."""
+    rho = scene.density
+    if rho is None:
+        rho = density_stage.local_density(
+            scene.gaps, scene.axis, sigma_along=settings.density_sigma_along,
+            sigma_across=settings.density_sigma_across, peak_share=settings.peak_share,
+            prior_share=settings.prior_share, threads=scene.threads,
+        )  # fmt: skip
+    watch.lap("density")
+    supplied = targets.supplied_density(
+        scene.jumps, rho.shape, sigma_voxels=settings.equalise_sigma
+    )
+    rhs = targets.right_hand_side(scene.jumps, scene.normals, supplied, rho, threads=scene.threads)
     watch.lap("targets")
+    z, y, x = rhs.shape
     solver = PoissonSolver(
-        rhs.shape, normals=normals_c, stiffness=settings.stiffness, threads=threads
+        (z, y, x), normals=scene.normals, stiffness=settings.stiffness, threads=scene.threads
     )
     w, residual, iterations = solver.solve(
         rhs, np.zeros_like(rhs), tolerance=settings.tolerance, iterations=settings.iterations
     )
     watch.lap("solve")
-    z, y, x = ((n - 1) / 2 for n in probability.shape)
-    ridges = lock.collect_ridges(
-        probability, offset, counts, axis, solver.shape, (z, y, x), threads=threads
-    )
-    w, agreement = _locked(solver, w, rhs, ridges, settings)
+    w, agreement = _locked(solver, w, rhs, scene.ridges, settings)
     watch.lap("lock")
-    solution = upsample(w, probability.shape, threads=threads)
-    watch.lap("upsample")
-    return Solution(
-        solution,
-        axis,
-        rho,
-        agreement,
-        residual,
-        iterations,
-        float(ridges.share.sum()) * targets.CELL**3,
-        watch.seconds,
-    )
+    return _Attempt(w, agreement, residual, iterations, rho)
 
 
 def _locked(

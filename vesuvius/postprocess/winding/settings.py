@@ -28,6 +28,8 @@ class FieldSettings:
         lock_weight: pull of a cell full of ridge voxels, relative to one edge.
         lock_window: a ridge further from its level than this, in windings, does not pull.
         settle_weight: pull in the last stage, which moves the levels onto the ridges; 0: skip.
+        retry_coherence: below this coherence other readings of the gaps are tried and the best
+            kept, at about a third of the time each; 0: never.
     """
 
     normal_weight: float = 1.0
@@ -48,6 +50,7 @@ class FieldSettings:
     lock_weight: float = 1.0
     lock_window: float = 0.35
     settle_weight: float = 3.0
+    retry_coherence: float = 0.9
 
     def __post_init__(self) -> None:
         for name in (
@@ -68,6 +71,7 @@ class FieldSettings:
         ):
             _check(name, getattr(self, name), low=0.0)
         _check("tolerance", self.tolerance, low=0.0, high=1.0, open_low=True)
+        _check("retry_coherence", self.retry_coherence, low=0.0, high=1.0)
         _check("lock_window", self.lock_window, low=0.0, high=0.5)
         _check("valley", self.valley, low=0.0, open_low=True)
         for name in ("stiffness", "iterations", "lock_iterations", "most_sheets"):

@@ -11,6 +11,9 @@ from vesuvius.postprocess.winding.parallel import over_slabs
 from vesuvius.postprocess.winding.sample import normal_at, tangents, trilinear
 from vesuvius.types import FloatVolume
 
+EMPTY = 0.04
+"""Voxels below are left alone: half of a volume, and no slab reaches down there."""
+
 
 @compiled
 def _average(
@@ -22,6 +25,9 @@ def _average(
     for z in range(start, stop):
         for y in range(ny):
             for x in range(nx):
+                if p[z, y, x] < EMPTY:
+                    out[z, y, x] = p[z, y, x]
+                    continue
                 normal = normal_at(axis, z, y, x)
                 t, u = tangents(normal)
                 total, weights = 0.0, 0.0

@@ -1,0 +1,188 @@
+"""The winding solver's tables: wraps told apart, competition score, speed.
+
+python -m benchmarks.winding                         # conditions: VOI, right wraps, holes
+python -m benchmarks.winding --phantom               # threshold mask against winding mask
+python -m benchmarks.winding --predictions DIR --labels DIR   # the same for a trained network
+python -m benchmarks.winding --speed                 # 128, 192, 256, 320
+"""
+
+import argparse
+import resource
+import time
+from pathlib import Path
+
+import cc3d
+import numpy as np
+import tifffile
+
+from benchmarks.winding_cases import CONDITIONS, DEFAULT, make_case, phantom_case, replace
+from vesuvius.metrics import competition_score, wrap_accuracy
+from vesuvius.postprocess.winding import MaskSettings, winding_field
+from vesuvius.postprocess.winding.fusion import fusion_rate
+from vesuvius.postprocess.winding.result import threshold_labels
+from vesuvius.postprocess.winding.store import open_probability, read_box
+
+
+def condition_rows(seeds: int, threads: int | None) -> None:
+    print("| condition | components: VOI | VOI split + merge | right | merged / split sheets | "
+          "truth covered | hole voxels right | coherence | s |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|")
+    for name, condition in CONDITIONS.items():
+        rows = []
+        for seed in range(seeds):
+            case = make_case(condition, seed=seed)
+            start = time.perf_counter()
+            result = winding_field(case.probability, threads=threads)
+            seconds = time.perf_counter() - start
+            seen = np.where(result.labels > 0, case.wrap, 0)
+            fit = wrap_accuracy(result.labels, seen)
+            pieces = cc3d.connected_components(case.probability > 0.5, connectivity=26)
+            data = (case.probability > 0.5) & (case.wrap > 0)
+            plain = wrap_accuracy(pieces, np.where(data, case.wrap, 0))
+            hole = (case.wrap > 0) & (case.probability <= 0.5)
+            level = np.floor(result.field[hole]).astype(np.int64)
+            first = np.floor(result.field[result.labels > 0]) - result.labels[result.labels > 0]
+            own = level - int(np.median(first)) if first.size else level
+            held = (fit.sign * own + fit.offset == case.wrap[hole]).mean()
+            covered = np.count_nonzero(seen) / np.count_nonzero(case.wrap)
+            rows.append(
+                (plain.voi_split + plain.voi_merge, fit.voi_split + fit.voi_merge, fit.right,
+                 fit.merged, fit.split, covered, held, result.coherence, seconds)
+            )  # fmt: skip
+        m = np.mean(rows, 0)
+        worst = np.max([r[1] for r in rows])
+        print(
+            f"| {name} | {m[0]:.2f} | {m[1]:.4f} (worst {worst:.3f}) | {100 * m[2]:.2f} % | "
+            f"{m[3]:.1f} / {m[4]:.1f} | {100 * m[5]:.0f} % | {100 * m[6]:.2f} % | {m[7]:.2f} | "
+            f"{np.median([r[8] for r in rows]):.1f} |",
+            flush=True,
+        )
+
+
+def compare(probability, normals, label, wrap, threads):
+    """Return scores (threshold, cleaned, winding), fusion rates (before, after), fallback."""
+    settings = MaskSettings()
+    result = winding_field(probability, normals, threads=threads, mask_settings=settings)
+    masks = (
+        probability > settings.threshold,
+        threshold_labels(probability, settings) > 0,
+        result.mask,
+    )
+    scores = [competition_score(mask, label).score for mask in masks]
+    wraps = wrap if wrap is not None else result.labels
+    fused = [fusion_rate(masks[i], wraps) for i in (0, 2)]
+    return [*scores, *fused, result.coherence, float(result.fallback)]
+
+
+def print_scores(name: str, rows: list[list[float]]) -> None:
+    array = np.asarray(rows)
+    gain = array[:, 2] - array[:, 0]
+    m = array.mean(0)
+    print(
+        f"| {name} | {m[0]:.3f} | {m[1]:.3f} | {m[2]:.3f} | {(gain > 0).mean():.0%} | "
+        f"{gain.min():+.3f} | {m[3]:.0%} -> {m[4]:.0%} | {m[5]:.2f} | {m[6]:.0%} |",
+        flush=True,
+    )
+
+
+HEAD = (
+    "| volumes | threshold 0.5 | threshold, no dust | winding | better on | worst gain | "
+    "fused neighbours | coherence | fallback |\n|---|---|---|---|---|---|---|---|---|"
+)
+
+
+def phantom_rows(seeds: int, threads: int | None) -> None:
+    print(HEAD)
+    hard = replace(DEFAULT, holes=0.12, bridges=60.0, specks=100.0, noise=1.3, fading=0.2)
+    for kind, condition in (("mild", None), ("hard", hard)):
+        for preset in ("default", "touching", "holes", "folds"):
+            rows = []
+            for seed in range(seeds):
+                case, label = phantom_case(preset, seed=seed, condition=condition)
+                rows.append(compare(case.probability, None, label, case.wrap, threads))
+            print_scores(f"phantom {preset}, {kind} damage", rows)
+
+
+def prediction_rows(predictions: Path, labels: Path, threads: int | None) -> None:
+    print(HEAD)
+    rows = []
+    for path in sorted(predictions.glob("*.zarr")):
+        found = sorted(labels.rglob(f"{path.stem}.tif"))
+        if not found:
+            print(f"no label {path.stem}.tif below {labels}")
+            continue
+        label = tifffile.imread(found[0])
+        box = (slice(None), slice(None), slice(None))
+        probability, normals = read_box(*open_probability(path), box)
+        rows.append(compare(probability, normals, label, None, threads))
+        print_scores(path.stem, rows[-1:])
+    if rows:
+        print_scores(f"all {len(rows)}", rows)
+
+
+def speed_rows(sizes: list[int], threads: int | None) -> None:
+    print("| edge | s | microseconds per voxel | peak GB | stages, s |\n|---|---|---|---|---|")
+    winding_field(make_case(DEFAULT, (64, 64, 64)).probability, threads=threads)  # compile
+    for n in sizes:
+        probability = make_case(DEFAULT, (n, n, n)).probability
+        start = time.perf_counter()
+        result = winding_field(probability, threads=threads)
+        seconds = time.perf_counter() - start
+        stages = ", ".join(f"{k} {v:.1f}" for k, v in result.seconds.items() if v >= 0.05)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(f"| {n} | {seconds:.1f} | {1e6 * seconds / n**3:.2f} | {peak:.2f} | {stages} |")
+    roofline()
+
+
+def roofline() -> None:
+    """Compare a conjugate-gradient iteration's memory traffic with what the memory can do."""
+    from vesuvius.postprocess.winding.poisson import PoissonSolver
+
+    n = 128
+    source, copy = np.ones(2**26, np.float32), np.empty(2**26, np.float32)
+    rates = []
+    for _ in range(5):
+        start = time.perf_counter()
+        np.copyto(copy, source)
+        rates.append(2 * source.nbytes / (time.perf_counter() - start))
+    solver = PoissonSolver((n, n, n))
+    rhs = np.random.default_rng(0).standard_normal((n, n, n)).astype(np.float32)
+    zero = np.zeros_like(rhs)
+    solver.solve(rhs, zero, tolerance=0.0, iterations=1)
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        solver.solve(rhs, zero, tolerance=0.0, iterations=10)
+        times.append((time.perf_counter() - start) / 10)
+    # per cell: 4 colour sweeps (w read and written, b, screen: 16 B each), 2 operators (12 B),
+    # residual 12, restriction 4.5, prolongation 8.5, vectors 48; coarse levels add 1/7
+    traffic = (4 * 16 + 2 * 12 + 12 + 4.5 + 8.5 + 48) * 8 / 7
+    used = traffic * n**3 / np.median(times)
+    print(
+        f"\nconjugate-gradient iteration, {n}^3 cells, one thread: {traffic:.0f} bytes per cell, "
+        f"{used / 1e9:.1f} GB/s of {np.median(rates) / 1e9:.1f} GB/s copied by one thread"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--phantom", action="store_true")
+    parser.add_argument("--predictions", type=Path)
+    parser.add_argument("--labels", type=Path)
+    parser.add_argument("--speed", action="store_true")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[128, 192, 256, 320])
+    args = parser.parse_args()
+    if args.speed:
+        speed_rows(args.sizes, args.threads)
+    elif args.predictions is not None:
+        prediction_rows(args.predictions, args.labels or args.predictions, args.threads)
+    elif args.phantom:
+        phantom_rows(args.seeds, args.threads)
+    else:
+        condition_rows(args.seeds, args.threads)
+
+
+if __name__ == "__main__":
+    main()
