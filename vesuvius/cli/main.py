@@ -14,7 +14,18 @@ from collections.abc import Sequence
 from vesuvius import __version__
 from vesuvius.errors import VesuviusError
 
-COMMANDS = ("phantom", "prepare", "verify", "score", "winding", "sheets", "export", "diagnose")
+COMMANDS = (
+    "phantom",
+    "prepare",
+    "verify",
+    "score",
+    "winding",
+    "sheets",
+    "export",
+    "check-model",
+    "benchmark",
+    "diagnose",
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -26,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
-        module = importlib.import_module(f"vesuvius.cli.{name}")
+        module = importlib.import_module(f"vesuvius.cli.{name.replace('-', '_')}")
         command = commands.add_parser(name, help=module.HELP, description=module.HELP)
         module.add_arguments(command)
         command.set_defaults(run=module.run)
