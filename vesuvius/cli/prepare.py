@@ -5,7 +5,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-HELP = "convert TIFF, .npy, Zarr or OME-Zarr volumes into Zarr stores for training"
+HELP = "convert TIFF, .npy, Zarr, OME-Zarr or TFRecord volumes into Zarr stores for training"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="SOURCE",
         help="Kaggle-layout root (train_images, train_labels, test_images), a folder of volumes, "
-        "a folder of 2-D slices, or one .tif, .npy, Zarr or OME-Zarr",
+        "a folder of 2-D slices, one .tif, .npy, Zarr or OME-Zarr, or one or a folder of .tfrec",
     )
     add("out", type=Path, metavar="OUT", help="gets train/<id>.zarr, test/<id>.zarr or <id>.zarr")
     add("--jobs", type=int, help="processes (default: the number of cores)")

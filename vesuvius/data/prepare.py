@@ -162,8 +162,8 @@ def prepare_volume(item: SourceItem, target: Path, options: PrepareOptions) -> b
     fingerprint = source_fingerprint(item, options)
     if not options.overwrite and _is_current(target, fingerprint):
         return False
-    image = open_volume(item.image)
-    label = None if item.label is None else open_volume(item.label)
+    image = open_volume(item.image, array=item.image_array)
+    label = None if item.label is None else open_volume(item.label, array=item.label_array)
     truth = {name: Volume(path) for name, path in item.truth.items() if name != "normals"}
     for other in [label, *truth.values()]:
         if other is not None and other.shape_zyx != image.shape_zyx:
@@ -193,6 +193,8 @@ def source_fingerprint(item: SourceItem, options: PrepareOptions) -> str:
         *(FORMAT_VERSION, options.chunk, options.codec, options.ignore_zero),
         *(options.voxel_size_um, item.scroll_id),
     ]
+    if item.image_array is not None:
+        facts.append(item.image_array)
     for path in (item.image, item.label, *item.truth.values()):
         if path is not None:
             files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]

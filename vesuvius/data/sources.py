@@ -1,4 +1,4 @@
-"""Finds the volumes of a source: Kaggle layout, a folder, or a single file or Zarr."""
+"""Finds the volumes of a source: Kaggle layout, a folder, TFRecords, a single file or Zarr."""
 
 import csv
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vesuvius.data.splits import check_id
 from vesuvius.data.store import TRUTH_DTYPES
+from vesuvius.data.tfrecord import IMAGE, LABEL, is_tfrecord, record_names
 from vesuvius.data.tiff import TiffStack, is_tiff
 from vesuvius.data.volume import Volume
 from vesuvius.data.volume_zarr import is_zarr
@@ -24,6 +25,8 @@ class SourceItem:
         label: file or folder, None if unlabelled.
         truth: name -> file of the truth arrays a phantom brings along.
         scroll_id: from train.csv / test.csv, None if unknown.
+        image_array: which array of the image file, None for a file that is one volume.
+        label_array: which array of the label file.
     """
 
     volume_id: str
@@ -32,6 +35,8 @@ class SourceItem:
     label: Path | None = None
     truth: dict[str, Path] = field(default_factory=dict)
     scroll_id: str | None = None
+    image_array: str | None = None
+    label_array: str | None = None
 
 
 def find_items(
@@ -41,7 +46,8 @@ def find_items(
 
     Args:
         source: Kaggle-layout root (`train_images`, `train_labels`, `test_images`), a folder of
-            volumes, a folder of 2-D slices (one volume), or one file or Zarr.
+            volumes, a folder of 2-D slices (one volume), one file or Zarr, or one or a folder
+            of TFRecord files.
         images: folder (or file) of images instead of `source`'s own; relative ones lie in it.
         labels: folder (or file) of labels paired with the images by name.
 
@@ -54,6 +60,9 @@ def find_items(
     if images is not None or labels is not None:
         image_root = source if images is None else _inside(source, images)
         return _pair("", image_root, None if labels is None else _inside(source, labels), {})
+    shards = _record_files(source)
+    if shards:
+        return _record_items(shards)
     if not (source / "train_images").is_dir() and not (source / "test_images").is_dir():
         return _pair("", source, None, {})
     items: list[SourceItem] = []
@@ -68,6 +77,37 @@ def find_items(
             found = label_dir if label_dir.is_dir() else None
             items += _pair(split, source / f"{split}_images", found, _scrolls(source, split))
     return items
+
+
+def _record_files(source: Path) -> list[Path]:
+    """Return the TFRecord files at `source`, [] if it is none and holds none."""
+    files = sorted(source.iterdir()) if source.is_dir() else [source]
+    return [path for path in files if is_tfrecord(path) and not path.name.startswith(".")]
+
+
+def _record_items(shards: Sequence[Path]) -> list[SourceItem]:
+    """Return one item for each record of the files.
+
+    Raises:
+        VolumeFormatError: two records of one name.
+    """
+    items: dict[str, SourceItem] = {}
+    for path in shards:
+        for number, (name, has_label) in enumerate(record_names(path)):
+            if name in items:
+                raise VolumeFormatError(
+                    f"{path}: record {number} is called {name!r} like one of "
+                    f"{items[name].image.name}; names must differ"
+                )
+            items[name] = SourceItem(
+                volume_id=check_id(name),
+                split="",
+                image=path,
+                label=path if has_label else None,
+                image_array=f"{number}/{IMAGE}",
+                label_array=f"{number}/{LABEL}" if has_label else None,
+            )
+    return list(items.values())
 
 
 def _inside(source: Path, path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Opens scans of any supported format lazily: TIFF, .npy, Zarr v2/v3, OME-Zarr, prepared stores.
+"""Opens scans of any supported format lazily: TIFF, .npy, Zarr, OME-Zarr, TFRecord, our stores.
 
 Axis order is always z, y, x on the way out, whatever the file says.
 """
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vesuvius.data.chunk_cache import ChunkCache
+from vesuvius.data.tfrecord import RecordVolume, is_tfrecord
 from vesuvius.data.tiff import TiffStack, is_tiff
 from vesuvius.data.volume_zarr import READ_CACHE_BYTES, VoxelSize, is_zarr, open_zarr, three_axes
 from vesuvius.errors import ConfigError, VolumeFormatError, VolumeNotFoundError
@@ -36,7 +37,8 @@ class Volume:
         path: TIFF file, folder of 2-D TIFF slices, .npy file, Zarr array or group, OME-Zarr image.
         level: resolution level of an OME-Zarr, 0 = full.
         array: name of the array inside a Zarr group; None picks the multiscale level, an array
-            called `image`, or the only array there is.
+            called `image`, or the only array there is. Of a TFRecord file
+            "<record number>/<feature>"; None is "0/image".
 
     Raises:
         VolumeNotFoundError: nothing there.
@@ -238,6 +240,8 @@ def _open_backend(path: Path, level: int, array: str | None) -> _Backend:
         raise VolumeNotFoundError(f"{path}: no such file or folder")
     if path.is_dir() and is_zarr(path):
         return open_zarr(path, level, array)
+    if level == 0 and is_tfrecord(path):
+        return RecordVolume(path, array)
     if level != 0 or array is not None:
         raise ConfigError(
             f"{path}: level={level}, array={array!r} given, but only a Zarr group has levels or "
@@ -250,5 +254,6 @@ def _open_backend(path: Path, level: int, array: str | None) -> _Backend:
     if path.suffix.lower() == ".npy":
         return _NpyBackend(path)
     raise VolumeFormatError(
-        f"{path}: unknown format {path.suffix!r}; expected .tif, .tiff, .npy or a Zarr folder"
+        f"{path}: unknown format {path.suffix!r}; expected .tif, .tiff, .npy or a Zarr folder, or "
+        ".tfrec"
     )
