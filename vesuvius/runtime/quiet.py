@@ -43,6 +43,8 @@ def quiet() -> None:
         r"It is recommended to use .*sync_dist=True",
         # the crops of an interrupted epoch go on where they stopped: EmergencyCheckpoint
         r"You're resuming from a checkpoint that ended before the epoch ended",
+        # data.val_share=0: nothing to validate with, as asked
+        r"Total length of `list` across ranks is zero",
         # resuming in the run's own folder is what ckpt_path=auto does
         r"Checkpoint directory .* exists and is not empty",
     ):

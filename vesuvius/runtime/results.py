@@ -12,7 +12,7 @@ from rich.table import Table
 
 from vesuvius.metrics import competition_score, dice
 from vesuvius.pictures.volume import slice_panel
-from vesuvius.types import ByteVolume, FloatVolume
+from vesuvius.types import BACKGROUND, ByteVolume, FloatVolume
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,9 @@ class Results:
     ) -> None:
         """Score the masks if the volume has labels; draw a picture if wanted."""
         label = read_label(path)
+        if label is not None and not (label == BACKGROUND).any():
+            log.info("%s: the label marks no background, so nothing can be scored", volume_id)
+            label = None
         for name, mask in masks.items():
             if label is not None:
                 self.rows.append({"volume": volume_id, "mask": name, **score_mask(mask, label)})
