@@ -33,7 +33,7 @@ SUFFIXES = (".tfrec", ".tfrecord", ".tfrecords")
 IMAGE, LABEL = "image", "label"
 _ID_NAMES = ("id", "image_id", "volume_id", "fragment_id", "name")
 _HEADER, _FOOTER = 12, 4
-_DTYPES = {1: np.dtype("<u1"), 2: np.dtype("<u2"), 4: np.dtype("<f4")}
+_DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<u1"), 2: np.dtype("<u2"), 4: np.dtype("<f4")}
 """Voxel types by bytes a voxel, where the record does not name one."""
 
 

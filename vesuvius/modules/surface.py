@@ -1,7 +1,7 @@
 """Surface segmentation: CT crops to surface probability and normals."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -41,6 +41,8 @@ class SurfaceModule(BaseModule):
         model, loss, optimizer, scheduler, metrics: see BaseModule. Metrics get
             (mask, label) of shape (b, 1, z, y, x), mask in {0, 1}, label in {0, 1, 2}.
         threshold: probability above which a voxel counts as surface in metrics.
+        transforms: (batch, epoch=...) -> batch with a float image in [0, 1]; training batches
+            alone, on the device. None = none.
         channels_last: run in channels_last_3d; None = where it is faster (CUDA, or bf16 on CPU;
             fp32 on CPU is 15 % slower with it).
         collapse_patience: warn after this many steps in a row with an all-zero or all-one mask.
@@ -54,6 +56,7 @@ class SurfaceModule(BaseModule):
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory | None = None,
         metrics: Mapping[str, Metric] | None = None,
+        transforms: Callable[..., dict[str, Any]] | None = None,
         threshold: float = 0.5,
         channels_last: bool | None = None,
         collapse_patience: int = 50,
@@ -66,6 +69,7 @@ class SurfaceModule(BaseModule):
         check_heads = getattr(loss, "check_heads", None)
         if check_heads is not None:
             check_heads(tuple(getattr(model, "heads", ("surface_logit",))))
+        self.transforms = transforms
         self.threshold = threshold
         self.channels_last = channels_last
         self.collapse_patience = collapse_patience
@@ -80,6 +84,12 @@ class SurfaceModule(BaseModule):
         if self.channels_last:
             # torch's stubs lack this overload
             self.model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Return the total loss of one augmented batch."""
+        if self.transforms is not None:
+            batch = self.transforms(batch, epoch=self.current_epoch)
+        return super().training_step(batch, batch_idx)
 
     def forward_batch(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Return the heads for `batch["image"]` (b, 1, z, y, x), uint8 or uint16 or float."""
