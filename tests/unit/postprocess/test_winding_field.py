@@ -148,9 +148,6 @@ def test_low_coherence_falls_back_to_the_threshold_mask_and_says_so(case):
     assert "cleaned threshold mask" in str(result.report["warning"])
 
 
-def test_cuda_without_a_gpu_is_an_error_and_auto_is_not(case, monkeypatch):
-    monkeypatch.setattr(
-        "vesuvius.postprocess.winding.device.cuda_problem", lambda: "CuPy is not installed"
-    )
-    with pytest.raises(DeviceError, match="CuPy is not installed"):
+def test_cuda_is_refused_and_not_silently_replaced(case):
+    with pytest.raises(DeviceError, match="no CUDA path yet"):
         winding_field(case.probability, device="cuda")

@@ -64,7 +64,7 @@ def winding_field(
         density: (z, y, x) windings per voxel if a network predicts them; measured if None.
         umbilicus_yx: scroll axis in the chunk's voxel coordinates; fixes which way numbers rise
             (outward). None: along the network's normals, or increasing index without them.
-        device: "cpu", "cuda" (CuPy) or "auto".
+        device: "cpu" or "auto"; "cuda" is not written yet.
         threads: CPU threads; None: all cores of this process.
         settings: constants of the solver.
         mask_settings: constants of the mask.
@@ -73,7 +73,7 @@ def winding_field(
         SolverError: the probability is not a volume.
         VolumeFormatError: NaN, values out of range, or a wrong dtype.
         ShapeMismatchError: normals or density of another shape.
-        DeviceError: device="cuda" without CuPy or a GPU.
+        DeviceError: device="cuda".
 
     Source: own; see docs/winding.md.
     """
