@@ -19,8 +19,10 @@ import torch
 from torch import Tensor
 
 from vesuvius.losses.cldice import CenterlineDiceLoss
+from vesuvius.losses.composite import LossTerm
+from vesuvius.losses.recall import MedialRecallLoss
 
-NAMES = ("monai", "ours", "ours, new label each step", "ours, tolerance 1e-3")
+NAMES = ("monai", "ours", "ours, new label each step", "ours, tolerance 1e-3", "medial recall")
 
 
 def crop(size: int) -> tuple[Tensor, Tensor]:
@@ -45,11 +47,13 @@ def make_step(name: str, size: int, iterations: int) -> Callable[[], float]:
             logit.grad = None
             loss = loss_of(input=logit, target=mask)
             loss.backward()
-            return float(loss)
+            return float(loss.detach())
 
         return step
     tolerance = 1e-3 if "tolerance" in name else 0.0
-    term = CenterlineDiceLoss(iterations=iterations, tolerance=tolerance)
+    term: LossTerm = CenterlineDiceLoss(iterations=iterations, tolerance=tolerance)
+    if name == "medial recall":
+        term = MedialRecallLoss()
     label = mask.to(torch.uint8)
 
     def own_step() -> float:
@@ -58,7 +62,7 @@ def make_step(name: str, size: int, iterations: int) -> Callable[[], float]:
         targets = {"label": fresh, "surface": mask, "valid": torch.ones_like(mask)}
         loss = term({"surface_logit": logit}, targets)
         loss.backward()
-        return float(loss)
+        return float(loss.detach())
 
     return own_step
 
