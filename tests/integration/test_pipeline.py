@@ -129,8 +129,27 @@ def test_a_killed_run_goes_on_within_its_epoch_to_the_same_weights(
     found = weights(folder / "checkpoints" / "last.ckpt")
     assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
     assert not emergency.exists()
-    steps = [int(r["step"]) for r in read_rows(folder / "metrics.csv") if r["train/step/total"]]
-    assert steps == list(range(6))
+    rows = read_rows(folder / "metrics.csv")
+    assert [int(r["step"]) for r in rows if r["train/step/total"]] == list(range(6))
+    assert all(float(r["time/data_s"]) < 60 for r in rows if r["time/data_s"])
+
+
+def test_a_resumed_run_lowers_the_learning_rate_like_a_whole_one(runs, run_train):
+    # a score that can never rise enough: the rate halves after every epoch but the first
+    more = ("scheduler=plateau", "scheduler.patience=0", "scheduler.threshold=2.0")
+    more = (*more, EVERY_EPOCH, "trainer.max_epochs=3")
+    run_train(runs / "plateau", *more)
+    first = runs / "plateau" / "checkpoints" / "epoch001.ckpt"
+    run_train(runs / "plateau_resumed", *more, f"ckpt_path={first}")
+    expected, found = (
+        torch.load(runs / name / "checkpoints" / "last.ckpt", weights_only=True)
+        for name in ("plateau", "plateau_resumed")
+    )
+    rate = expected["optimizer_states"][0]["param_groups"][0]["lr"]
+    assert expected["lr_schedulers"] == found["lr_schedulers"]
+    assert rate == found["optimizer_states"][0]["param_groups"][0]["lr"]
+    rates = [float(r["lr"]) for r in read_rows(runs / "plateau" / "history.csv")]
+    assert rates == pytest.approx([rates[0], rates[0], rates[0] / 2])
 
 
 def test_auto_resume_takes_the_checkpoint_with_more_steps_that_can_be_read(trained, runs, caplog):

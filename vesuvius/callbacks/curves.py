@@ -71,7 +71,7 @@ class CurvesCallback(Callback):
             if self._seen.get(name) is not value:
                 row[name.removesuffix("_epoch")] = float(value)
         self._seen = metrics
-        if not any(name.startswith("lr-") for name in row) and trainer.optimizers:
+        if not any(name == "lr" or name.startswith("lr-") for name in row) and trainer.optimizers:
             row["lr"] = float(trainer.optimizers[0].param_groups[0]["lr"])
 
     def _write(self, trainer: Trainer) -> None:

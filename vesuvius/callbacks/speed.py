@@ -21,6 +21,10 @@ class SpeedMonitor(Callback):
         self._num_samples = 0
         self._num_batches = 0
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clocks of an epoch that goes on after an interruption."""
+        self.on_train_epoch_start(trainer, pl_module)
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clocks."""
         del trainer, pl_module

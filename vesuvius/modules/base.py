@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
+
+from vesuvius.modules.schedules import PlateauStepper, ScorePlateau
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[..., LRScheduler]
@@ -104,21 +106,23 @@ class BaseModule(LightningModule):
             self.log("train/step/total", losses["total"].detach(), batch_size=size)
 
     def configure_optimizers(self) -> Any:
-        """Return the optimizer and its schedule, stepped after every optimizer step.
-
-        A schedule with a `monitor` is stepped with that logged value after every epoch instead.
-        """
+        """Return the optimizer and, stepped after every optimizer step, its schedule."""
         optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
         if self.make_scheduler is None:
             return optimizer
         num_steps = int(self.trainer.estimated_stepping_batches)
         scheduler = self.make_scheduler(optimizer, num_steps=num_steps)
-        plan: dict[str, Any] = {"scheduler": scheduler, "interval": "step"}
-        if isinstance(scheduler, ReduceLROnPlateau):
-            # `fast_dev_run` scores nothing
-            strict = not getattr(self.trainer, "fast_dev_run", False)
-            plan |= {"interval": "epoch", "monitor": scheduler.monitor, "strict": strict}  # type: ignore[attr-defined]
+        plan = {"scheduler": scheduler, "interval": "step", "reduce_on_plateau": False}
         return {"optimizer": optimizer, "lr_scheduler": plan}
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Return what steps a schedule that follows a score; `lr_scheduler_step` does not."""
+        return [PlateauStepper()]
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step a schedule over optimizer steps."""
+        if not isinstance(scheduler, ScorePlateau):
+            super().lr_scheduler_step(scheduler, metric)
 
     @torch.no_grad()
     def count_parameters(self) -> int:

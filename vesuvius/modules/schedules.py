@@ -3,6 +3,8 @@
 import math
 from typing import SupportsFloat
 
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
@@ -51,8 +53,8 @@ def poly(optimizer: Optimizer, *, num_steps: int, exponent: float = 0.9) -> Lamb
 class ScorePlateau(ReduceLROnPlateau):
     """ReduceLROnPlateau that names what it monitors and counts each value once.
 
-    Lightning hands over the last logged value at the end of every epoch; where a score is computed
-    every n-th epoch only, the same tensor comes again and is no lack of progress.
+    Where a score is computed every n-th epoch only, the last tensor comes again in between and is
+    no lack of progress.
     """
 
     monitor: str
@@ -70,6 +72,34 @@ class ScorePlateau(ReduceLROnPlateau):
     def state_dict(self) -> dict[str, object]:
         """Return the state as plain numbers."""
         return {k: v for k, v in super().state_dict().items() if k != "_seen"}
+
+
+class PlateauStepper(Callback):
+    """Steps a `ScorePlateau` after each validation, before the checkpoints are written.
+
+    Lightning itself does so after them and not at all in the epoch in which a run is resumed, so
+    that a resumed run would end differently.
+    """
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hand the monitored value over.
+
+        Raises:
+            ConfigError: it was never logged.
+        """
+        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+            return
+        schedules = pl_module.lr_schedulers()
+        for schedule in schedules if isinstance(schedules, list) else [schedules]:
+            if not isinstance(schedule, ScorePlateau) or getattr(trainer, "fast_dev_run", False):
+                continue
+            value = trainer.callback_metrics.get(schedule.monitor)
+            if value is None:
+                raise ConfigError(
+                    f"scheduler.monitor={schedule.monitor} was not logged; logged: "
+                    f"{sorted(trainer.callback_metrics)}. Choose one of them, or scheduler=cosine."
+                )
+            schedule.step(value)
 
 
 def plateau(

@@ -1,15 +1,17 @@
 """Learning-rate schedules at hand-computed steps."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
 from vesuvius.errors import ConfigError
 from vesuvius.modules.base import BaseModule
-from vesuvius.modules.schedules import cosine, plateau, poly
+from vesuvius.modules.schedules import PlateauStepper, cosine, plateau, poly
 
 
 def rates(make, num_steps, **options):
@@ -140,3 +142,16 @@ def test_the_module_steps_a_plateau_by_the_score_once_a_scored_epoch():
     trainer.fit(module, data, data)
     # scores come in epochs 0, 2, 4, 6: the second without progress (epoch 4) halves the rate
     assert module.rates == [2, 2, 2, 2, 2, 1, 1, 1]
+
+
+def test_a_score_that_is_never_logged_is_named():
+    stepper = PlateauStepper()
+    _, schedule = make_plateau()
+    module = SimpleNamespace(lr_schedulers=lambda: schedule)
+    trainer = SimpleNamespace(
+        sanity_checking=False,
+        state=SimpleNamespace(fn=TrainerFn.FITTING),
+        callback_metrics={"val/dice": torch.tensor(0.1)},
+    )
+    with pytest.raises(ConfigError, match=r"val/score was not logged; logged: \['val/dice'\]"):
+        stepper.on_validation_end(trainer, module)
