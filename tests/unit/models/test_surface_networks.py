@@ -158,6 +158,13 @@ def test_compiles_without_graph_breaks(name):
     torch.testing.assert_close(compiled(image), model(image), atol=1e-4, rtol=1e-4)
 
 
+def test_flops_can_be_counted(name):
+    model = build(name).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.rand(1, 1, 32, 32, 32))
+    assert 1e6 < counter.get_total_flops() < 1e10
+
+
 def test_bf16_on_channels_last(name):
     model = build(name).to(memory_format=torch.channels_last_3d)
     image = torch.rand(1, 1, 32, 32, 32).contiguous(memory_format=torch.channels_last_3d)
