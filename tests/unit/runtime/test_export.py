@@ -114,7 +114,7 @@ def test_bad_arguments_are_named(run_dir, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="exists already"):
         export_run(run_dir, run_dir)
     with pytest.raises(CheckpointError, match=r"last\.ckpt does not exist; the run has \['best"):
-        export_run(run_dir, tmp_path / "out", checkpoint="last")
+        export_run(run_dir, tmp_path / "out", formats=["safetensors"], checkpoint="last")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="needs onnx and onnxscript: pip install"):
         export_run(run_dir, tmp_path / "out", formats=["onnx"])
