@@ -137,12 +137,12 @@ def _write_formats(
 
 def _save_weights(network: nn.Module, folder: Path) -> float:
     """Write `model.safetensors`; return the greatest difference after reading it again."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     # safetensors refuses tensors that share memory or are not contiguous
     state = {name: value.detach().clone().contiguous() for name, value in _state(network).items()}
     path = folder / EXPORTED_WEIGHTS
-    save_file(state, path, metadata={"format": "pt"})
+    path.write_bytes(save(state, metadata={"format": "pt"}))  # `save_file` makes it private
     again = read_safetensors(path)
     return max(
         (
@@ -199,15 +199,21 @@ def _save_onnx(
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporters' remarks off the screen: torch 2.13's own deprecated calls."""
-    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = registration.level
-    registration.setLevel(logging.ERROR)  # "torchvision is not installed"
+    names = {
+        "torch.onnx._internal.exporter._registration": logging.ERROR,  # "no torchvision"
+        "onnxscript": logging.WARNING,
+        "onnx_ir": logging.WARNING,
+    }
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name, level in names.items():
+        logging.getLogger(name).setLevel(level)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        registration.setLevel(level)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _run_facts(run: RunFolder) -> Any:
