@@ -87,6 +87,8 @@ def find_volumes(path: Path, kind: str) -> dict[str, Path]:
     for file in files:
         if file.suffix.lower() not in _SUFFIXES or file.name.startswith("."):
             continue
+        if not single and file.suffix == ".zarr" and not (file / _ARRAYS[kind]).is_dir():
+            continue  # infer.py leaves probabilities beside the masks: no mask, no label
         name = file.stem
         for tail in _NAME_TAILS[kind]:
             name = name.removesuffix(tail)

@@ -9,6 +9,7 @@ import tifffile
 import zarr
 
 from vesuvius.cli.main import main
+from vesuvius.cli.score import find_volumes
 from vesuvius.metrics import competition_score, dice
 
 
@@ -129,3 +130,11 @@ def test_folders_that_are_not_there_or_empty(tmp_path, capsys):
     assert "holds no volume" in capsys.readouterr().err
     assert main(["score", str(tmp_path), str(tmp_path), "--jobs", "0"]) == 2
     assert "--jobs must be at least 1" in capsys.readouterr().err
+
+
+def test_probabilities_beside_the_masks_are_passed_over(tmp_path):
+    (tmp_path / "7.zarr" / "probability").mkdir(parents=True)
+    (tmp_path / "7_mask.tif").touch()
+    (tmp_path / "8.zarr" / "mask").mkdir(parents=True)
+    found = find_volumes(tmp_path, "prediction")
+    assert {name: path.name for name, path in found.items()} == {"7": "7_mask.tif", "8": "8.zarr"}
