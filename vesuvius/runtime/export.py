@@ -174,9 +174,9 @@ def _save_onnx(
 ) -> float | None:
     """Write one ONNX file; return the greatest difference under onnxruntime, None without it."""
     with _quiet():
+        table = {torch.ops.aten._adaptive_avg_pool3d.default: _pool_by_products}
         program = torch.onnx.export(
-            network,
-            (image,),
+            torch.export.export(network, (image,)).run_decompositions(table),
             dynamo=True,
             verbose=False,
             input_names=["image"],
@@ -194,6 +194,22 @@ def _save_onnx(
         float(np.abs(got - value.numpy()).max())
         for got, value in zip(outputs, heads.values(), strict=True)
     )
+
+
+def _pool_by_products(image: Tensor, size_zyx: Sequence[int]) -> Tensor:
+    """Return adaptive average pooling as three matrix products, which ONNX can express.
+
+    Means over boxes are means along each axis in turn; output i averages voxels floor(i n / m) to
+    ceil((i + 1) n / m) - 1, as in torch.
+    """
+    for axis, num_out in zip((2, 3, 4), size_zyx, strict=True):
+        num_in = int(image.shape[axis])
+        weights = torch.zeros(num_in, num_out)
+        for i in range(num_out):
+            begin, end = i * num_in // num_out, -(-(i + 1) * num_in // num_out)
+            weights[begin:end, i] = 1 / (end - begin)
+        image = (image.movedim(axis, -1) @ weights.to(image)).movedim(-1, axis)
+    return image
 
 
 @contextmanager

@@ -101,6 +101,13 @@ def test_inference_from_the_export_writes_the_same_masks(run_dir, tmp_path, run_
     assert np.array_equal(*masks)
 
 
+@pytest.mark.parametrize("size", [(1, 1, 1), (2, 3, 4), (5, 7, 6)])
+def test_adaptive_pooling_as_products_is_torchs(size):
+    image = torch.rand(2, 3, 5, 7, 10)
+    expected = torch.nn.functional.adaptive_avg_pool3d(image, size)
+    torch.testing.assert_close(export._pool_by_products(image, size), expected)
+
+
 def test_a_file_that_differs_is_not_kept(run_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "_save_program", lambda *_: 0.01)
     with pytest.raises(ExportError, match=r"exported file gives outputs that differ by 0\.01"):
