@@ -22,6 +22,7 @@ from vesuvius.runtime import provenance
 from vesuvius.runtime.csv_logger import drop_rows_from
 from vesuvius.runtime.hardware import resolve_trainer
 from vesuvius.runtime.quiet import quiet
+from vesuvius.runtime.sweep import isolate_job
 from vesuvius.runtime.weights import describe_differences, load_network, read_checkpoint
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ def train(cfg: DictConfig) -> float | None:
     quiet()
     check_objective(cfg.optimized_metric)
     resolve_trainer(cfg.trainer)
+    isolate_job()
     folder = Path(cfg.paths.output_dir)
     resume = find_resume(cfg.ckpt_path, folder)
     if resume and (finished := read_result(folder, cfg)):
