@@ -174,7 +174,9 @@ def _save_onnx(
 ) -> float | None:
     """Write one ONNX file; return the greatest difference under onnxruntime, None without it."""
     with _quiet():
-        table = {torch.ops.aten._adaptive_avg_pool3d.default: _pool_by_products}
+        ops = torch.ops.aten
+        pools = (ops.adaptive_avg_pool3d.default, ops._adaptive_avg_pool3d.default)
+        table = dict.fromkeys(pools, _pool_by_means)
         program = torch.onnx.export(
             torch.export.export(network, (image,)).run_decompositions(table),
             dynamo=True,
@@ -196,19 +198,19 @@ def _save_onnx(
     )
 
 
-def _pool_by_products(image: Tensor, size_zyx: Sequence[int]) -> Tensor:
-    """Return adaptive average pooling as three matrix products, which ONNX can express.
+def _pool_by_means(image: Tensor, size_zyx: Sequence[int]) -> Tensor:
+    """Return adaptive average pooling as means of slices, which ONNX can express.
 
     Means over boxes are means along each axis in turn; output i averages voxels floor(i n / m) to
     ceil((i + 1) n / m) - 1, as in torch.
     """
     for axis, num_out in zip((2, 3, 4), size_zyx, strict=True):
         num_in = int(image.shape[axis])
-        weights = torch.zeros(num_in, num_out)
+        parts = []
         for i in range(num_out):
             begin, end = i * num_in // num_out, -(-(i + 1) * num_in // num_out)
-            weights[begin:end, i] = 1 / (end - begin)
-        image = (image.movedim(axis, -1) @ weights.to(image)).movedim(-1, axis)
+            parts.append(image.narrow(axis, begin, end - begin).mean(axis, keepdim=True))
+        image = torch.cat(parts, dim=axis)
     return image
 
 

@@ -102,10 +102,23 @@ def test_inference_from_the_export_writes_the_same_masks(run_dir, tmp_path, run_
 
 
 @pytest.mark.parametrize("size", [(1, 1, 1), (2, 3, 4), (5, 7, 6)])
-def test_adaptive_pooling_as_products_is_torchs(size):
+def test_adaptive_pooling_as_means_is_torchs(size):
     image = torch.rand(2, 3, 5, 7, 10)
     expected = torch.nn.functional.adaptive_avg_pool3d(image, size)
-    torch.testing.assert_close(export._pool_by_products(image, size), expected)
+    torch.testing.assert_close(export._pool_by_means(image, size), expected)
+
+
+def test_onnx_of_a_network_with_adaptive_pooling(tmp_path):
+    pytest.importorskip("onnxruntime")
+
+    class Pooled(torch.nn.Module):
+        def forward(self, image):
+            return {"surface_logit": torch.nn.functional.adaptive_avg_pool3d(image, (2, 3, 3))}
+
+    image = torch.rand(1, 1, 4, 7, 8)
+    difference = export._save_onnx(Pooled(), image, Pooled()(image), tmp_path / "model.onnx")
+    assert difference is not None
+    assert difference < 1e-5
 
 
 def test_a_file_that_differs_is_not_kept(run_dir, tmp_path, monkeypatch):
