@@ -3,7 +3,9 @@
 python -m benchmarks.winding                         # conditions: VOI, right wraps, holes
 python -m benchmarks.winding --phantom               # threshold mask against winding mask
 python -m benchmarks.winding --predictions DIR --labels DIR   # the same for a trained network
-python -m benchmarks.winding --speed                 # 128, 192, 256, 320
+python -m benchmarks.winding --keys                  # gain and harm of every mask key
+python -m benchmarks.winding --blocks 512            # one large phantom in blocks of 256
+python -m benchmarks.winding --speed                 # 128, 192, 256, 320, memory traffic
 """
 
 import argparse
@@ -13,23 +15,21 @@ from pathlib import Path
 
 import cc3d
 import numpy as np
-import tifffile
 
-from benchmarks.winding_cases import CONDITIONS, DEFAULT, make_case, phantom_case, replace
-from vesuvius.metrics import competition_score, wrap_accuracy
-from vesuvius.postprocess.winding import MaskSettings, winding_field
-from vesuvius.postprocess.winding.fusion import fusion_rate
-from vesuvius.postprocess.winding.result import threshold_labels
-from vesuvius.postprocess.winding.store import open_probability, read_box
+from benchmarks.winding_blocks import block_rows
+from benchmarks.winding_cases import CONDITIONS, DEFAULT, make_case
+from benchmarks.winding_scores import key_rows, phantom_rows, prediction_rows
+from vesuvius.metrics import wrap_accuracy
+from vesuvius.postprocess.winding import winding_field
 
 
-def condition_rows(seeds: int, threads: int | None) -> None:
+def condition_rows(seeds: range, threads: int | None) -> None:
     print("| condition | components: VOI | VOI split + merge | right | merged / split sheets | "
           "truth covered | hole voxels right | coherence | s |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|---|")
     for name, condition in CONDITIONS.items():
         rows = []
-        for seed in range(seeds):
+        for seed in seeds:
             case = make_case(condition, seed=seed)
             start = time.perf_counter()
             result = winding_field(case.probability, threads=threads)
@@ -59,78 +59,22 @@ def condition_rows(seeds: int, threads: int | None) -> None:
         )
 
 
-def compare(probability, normals, label, wrap, threads):
-    """Return scores (threshold, cleaned, winding), fusion rates (before, after), fallback."""
-    settings = MaskSettings()
-    result = winding_field(probability, normals, threads=threads, mask_settings=settings)
-    masks = (
-        probability > settings.threshold,
-        threshold_labels(probability, settings) > 0,
-        result.mask,
-    )
-    scores = [competition_score(mask, label).score for mask in masks]
-    wraps = wrap if wrap is not None else result.labels
-    fused = [fusion_rate(masks[i], wraps) for i in (0, 2)]
-    return [*scores, *fused, result.coherence, float(result.fallback)]
-
-
-def print_scores(name: str, rows: list[list[float]]) -> None:
-    array = np.asarray(rows)
-    gain = array[:, 2] - array[:, 0]
-    m = array.mean(0)
-    print(
-        f"| {name} | {m[0]:.3f} | {m[1]:.3f} | {m[2]:.3f} | {(gain > 0).mean():.0%} | "
-        f"{gain.min():+.3f} | {m[3]:.0%} -> {m[4]:.0%} | {m[5]:.2f} | {m[6]:.0%} |",
-        flush=True,
-    )
-
-
-HEAD = (
-    "| volumes | threshold 0.5 | threshold, no dust | winding | better on | worst gain | "
-    "fused neighbours | coherence | fallback |\n|---|---|---|---|---|---|---|---|---|"
-)
-
-
-def phantom_rows(seeds: int, threads: int | None) -> None:
-    print(HEAD)
-    hard = replace(DEFAULT, holes=0.12, bridges=60.0, specks=100.0, noise=1.3, fading=0.2)
-    for kind, condition in (("mild", None), ("hard", hard)):
-        for preset in ("default", "touching", "holes", "folds"):
-            rows = []
-            for seed in range(seeds):
-                case, label = phantom_case(preset, seed=seed, condition=condition)
-                rows.append(compare(case.probability, None, label, case.wrap, threads))
-            print_scores(f"phantom {preset}, {kind} damage", rows)
-
-
-def prediction_rows(predictions: Path, labels: Path, threads: int | None) -> None:
-    print(HEAD)
-    rows = []
-    for path in sorted(predictions.glob("*.zarr")):
-        found = sorted(labels.rglob(f"{path.stem}.tif"))
-        if not found:
-            print(f"no label {path.stem}.tif below {labels}")
-            continue
-        label = tifffile.imread(found[0])
-        box = (slice(None), slice(None), slice(None))
-        probability, normals = read_box(*open_probability(path), box)
-        rows.append(compare(probability, normals, label, None, threads))
-        print_scores(path.stem, rows[-1:])
-    if rows:
-        print_scores(f"all {len(rows)}", rows)
-
-
-def speed_rows(sizes: list[int], threads: int | None) -> None:
+def speed_rows(sizes: list[int], repeats: int, threads: int | None) -> None:
+    """Print seconds (median of the repeats) and memory of every size."""
     print("| edge | s | microseconds per voxel | peak GB | stages, s |\n|---|---|---|---|---|")
     winding_field(make_case(DEFAULT, (64, 64, 64)).probability, threads=threads)  # compile
     for n in sizes:
         probability = make_case(DEFAULT, (n, n, n)).probability
-        start = time.perf_counter()
-        result = winding_field(probability, threads=threads)
-        seconds = time.perf_counter() - start
+        times = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            result = winding_field(probability, threads=threads)
+            times.append(time.perf_counter() - start)
+        seconds = float(np.median(times))
         stages = ", ".join(f"{k} {v:.1f}" for k, v in result.seconds.items() if v >= 0.05)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(f"| {n} | {seconds:.1f} | {1e6 * seconds / n**3:.2f} | {peak:.2f} | {stages} |")
+        print(f"| {n} | {seconds:.1f} | {1e6 * seconds / n**3:.2f} | {peak:.2f} | {stages} |",
+              flush=True)  # fmt: skip
     roofline()
 
 
@@ -167,21 +111,33 @@ def roofline() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--phantom", action="store_true")
+    parser.add_argument("--keys", action="store_true")
     parser.add_argument("--predictions", type=Path)
-    parser.add_argument("--labels", type=Path)
+    parser.add_argument("--labels", type=Path, help="folder of <id>.tif or prepared <id>.zarr")
+    parser.add_argument("--blocks", type=int, metavar="EDGE")
+    parser.add_argument("--block", type=int, default=256)
+    parser.add_argument("--overlap", type=int, default=64)
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--speed", action="store_true")
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 192, 256, 320])
     args = parser.parse_args()
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
     if args.speed:
-        speed_rows(args.sizes, args.threads)
+        speed_rows(args.sizes, args.repeats, args.threads)
+    elif args.blocks is not None:
+        block_rows(args.blocks, args.block, args.overlap, args.workers, args.first_seed)
+    elif args.keys:
+        key_rows(seeds, args.predictions, args.labels, args.threads)
     elif args.predictions is not None:
         prediction_rows(args.predictions, args.labels or args.predictions, args.threads)
     elif args.phantom:
-        phantom_rows(args.seeds, args.threads)
+        phantom_rows(seeds, args.threads)
     else:
-        condition_rows(args.seeds, args.threads)
+        condition_rows(seeds, args.threads)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ class WindingPostprocess:
         support: least share of a disc of the level, around a voxel of the band, that has data.
         support_threshold: probability above which a voxel counts as data there.
         support_radius: of that disc, voxels; about the radius of the holes that are closed.
+        hole_probability: a place on a level below this probability is a hole for sure.
+        hole_support: least share of the disc there, instead of `support`.
         cut: remove one-voxel cuts between sheets that touch.
         dust: smallest 6-connected piece of one sheet that is kept, voxels.
         fallback_coherence: below this coherence the cleaned threshold mask is returned.
@@ -28,7 +30,8 @@ class WindingPostprocess:
     def __init__(
         self, *, threshold: float = 0.5, thickness: float | None = None, support: float = 0.4,
         support_threshold: float = 0.25,
-        support_radius: float = 4.0, cut: bool = True, dust: int = 200,
+        support_radius: float = 4.0, hole_probability: float = 0.2, hole_support: float = 0.9,
+        cut: bool = True, dust: int = 200,
         fallback_coherence: float = 0.5, normal_weight: float = 1.0, lock_step: float = 24.0,
         stiffness: float = 3.0,
         umbilicus_yx: tuple[float, float] | None = None, device: str = "auto",
@@ -40,7 +43,8 @@ class WindingPostprocess:
         self.mask_settings = MaskSettings(
             threshold=threshold, thickness=thickness, support=support,
             support_threshold=support_threshold,
-            support_radius=support_radius, cut=cut, dust=dust,
+            support_radius=support_radius, hole_probability=hole_probability,
+            hole_support=hole_support, cut=cut, dust=dust,
             fallback_coherence=fallback_coherence,
         )  # fmt: skip
         resolve_device(device)

@@ -99,6 +99,23 @@ def test_numbers_agree_over_the_blocks_of_a_volume(tmp_path):
         solve_blocks(tmp_path / "prediction.zarr", out, block=72, overlap=32)
 
 
+@pytest.mark.slow
+def test_two_workers_write_what_one_writes(tmp_path):
+    case = make_case(DEFAULT, (48, 64, 96), seed=1)
+    group = zarr.open_group(tmp_path / "prediction.zarr", mode="w")
+    group.create_array("probability", data=case.probability, chunks=(32, 32, 32))
+    written = []
+    for workers in (1, 2):
+        out = tmp_path / f"{workers}.zarr"
+        report = solve_blocks(
+            tmp_path / "prediction.zarr", out, block=64, overlap=32, workers=workers
+        )
+        assert report.blocks == 2
+        written.append(zarr.open_group(out, mode="r"))
+    for name in ("labels", "mask", "field"):
+        np.testing.assert_array_equal(written[0][name][:], written[1][name][:])
+
+
 def test_predictions_that_cannot_be_read(tmp_path):
     with pytest.raises(VolumeNotFoundError, match="no prediction at"):
         solve_blocks(tmp_path / "none.zarr", tmp_path / "o.zarr")

@@ -124,6 +124,24 @@ def test_one_sheet_gets_one_number():
     assert not result.mask[22:].any()
 
 
+def sheet_with_hole(peak: float) -> np.ndarray:
+    """Return one flat sheet (layer 20, 40 x 32) whose probability drops to `peak` in a disc."""
+    z, y, x = np.ogrid[:40, :40, :32]
+    height = np.where((y - 20) ** 2 + (x - 16) ** 2 <= 2.5**2, peak, 0.95)
+    return (height * np.exp(-(((z - 20) / 1.8) ** 2))).astype(np.float32)
+
+
+def test_doubtful_holes_are_closed_and_torn_ones_stay_open():
+    doubtful = winding_field(sheet_with_hole(0.23), threads=1).mask
+    torn = winding_field(sheet_with_hole(0.02), threads=1).mask
+    always = MaskSettings(hole_probability=0.0)
+    closed = winding_field(sheet_with_hole(0.02), threads=1, mask_settings=always).mask
+    assert doubtful[20, 20, 16] == 1
+    assert torn[20, 20, 16] == 0
+    assert closed[20, 20, 16] == 1
+    assert torn[20, 12, 8] == 1  # the rest of the sheet stays
+
+
 def test_zero_normals_count_as_none(case, solved):
     zero = np.zeros((3, *case.probability.shape), np.float32)
     np.testing.assert_array_equal(winding_field(case.probability, zero).labels, solved.labels)

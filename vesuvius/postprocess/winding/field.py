@@ -23,11 +23,10 @@ from vesuvius.types import ByteVolume, FloatVolume
 
 RETRIES: tuple[dict[str, Any], ...] = (
     {"lock_step": 12.0, "peak_share": 0.5, "prior_share": 0.3},
-    {"lock_step": 12.0, "density_sigma_along": 8.0},
     {"lock_step": 12.0, "peak_share": 0.15, "prior_share": 1.0, "density_sigma_along": 20.0},
 )
 """Other readings of the gaps, tried while the coherence is low: the best one is kept. In turn:
-trust the commonest gap, trust the nearest gaps, trust the shortest gap far around (holes)."""
+trust the commonest gap, trust the shortest gap far around (holes)."""
 SEED_RADIUS = 12.0
 """Voxels around the seed whose ridges fix the field's phase."""
 
@@ -133,15 +132,12 @@ def solve_field(
         probability, mass, offset, most=settings.most_sheets, threads=threads
     )
     watch.lap("slabs")
-    scene = _Scene(probability, axis, mass, offset, counts, density, settings.valley, threads)
+    scene = _Scene(probability, axis, mass, offset, counts, density, settings, threads)
     watch.lap("density")
-    best = _attempt(scene, settings, watch)
-    for change in RETRIES:
-        if best.coherence >= settings.retry_coherence or len(scene.ridges) == 0:
-            break
-        other = _attempt(scene, dataclasses.replace(settings, **change), watch)
-        best = max(best, other, key=lambda attempt: attempt.coherence)
-    solution = upsample(best.w, probability.shape, threads=threads)
+    best = _best_attempt(scene, settings, watch)
+    settled = _settled(scene, best, settings)
+    watch.lap("lock")
+    solution = upsample(settled, probability.shape, threads=threads)
     watch.lap("upsample")
     return Solution(
         solution, axis, best.density, best.coherence, best.residual, best.iterations,
@@ -150,23 +146,26 @@ def solve_field(
 
 
 class _Scene:
-    """What all attempts share: jumps, gaps and ridges of one probability."""
+    """What all attempts share: jumps, gaps, ridges and solver of one probability."""
 
     def __init__(
         self, probability: FloatVolume, axis: Blocks, mass: FloatVolume, offset: FloatVolume,
-        counts: ByteVolume, density: FloatVolume | None, valley: float, threads: int,
+        counts: ByteVolume, density: FloatVolume | None, settings: FieldSettings, threads: int,
     ) -> None:  # fmt: skip
         self.axis, self.threads = axis, threads
         self.density = None if density is None else _block_mean(density)
         self.gaps = np.zeros((0, 10), np.float32)
         if density is None:
             self.gaps = density_stage.find_gaps(
-                probability, offset, counts, axis, dip=valley, threads=threads
+                probability, offset, counts, axis, dip=settings.valley, threads=threads
             )
         self.jumps = targets.jump_density(probability, mass, counts, threads=threads)
         self.normals = targets.cell_normals(axis, probability.shape, threads=threads)
-        z, y, x = ((n - 1) / 2 for n in probability.shape)
         cells = targets.cell_shape(probability.shape)
+        self.solver = PoissonSolver(
+            cells, normals=self.normals, stiffness=settings.stiffness, threads=threads
+        )
+        z, y, x = ((n - 1) / 2 for n in probability.shape)
         self.ridges = lock.collect_ridges(
             probability, offset, counts, axis, cells, (z, y, x), threads=threads
         )
@@ -174,17 +173,29 @@ class _Scene:
 
 @dataclass(frozen=True)
 class _Attempt:
-    """One solve: the field on cells and how well the ridges agree with it."""
+    """One solve: the locked field on cells and how well the ridges agree with it."""
 
     w: FloatVolume
+    rhs: FloatVolume
     coherence: float
     residual: float
     iterations: int
     density: Blocks
 
 
+def _best_attempt(scene: _Scene, settings: FieldSettings, watch: Stopwatch) -> _Attempt:
+    """Return the most coherent of the first attempt and, while that is poor, of the retries."""
+    best = _attempt(scene, settings, watch)
+    for change in RETRIES:
+        if best.coherence >= settings.retry_coherence or len(scene.ridges) == 0:
+            break
+        other = _attempt(scene, dataclasses.replace(settings, **change), watch)
+        best = max(best, other, key=lambda attempt: attempt.coherence)
+    return best
+
+
 def _attempt(scene: _Scene, settings: FieldSettings, watch: Stopwatch) -> _Attempt:
-    """Return the field that one choice of settings gives."""
+    """Return the locked field of one choice of settings."""
     rho = scene.density
     if rho is None:
         rho = density_stage.local_density(
@@ -198,35 +209,34 @@ def _attempt(scene: _Scene, settings: FieldSettings, watch: Stopwatch) -> _Attem
     )
     rhs = targets.right_hand_side(scene.jumps, scene.normals, supplied, rho, threads=scene.threads)
     watch.lap("targets")
-    z, y, x = rhs.shape
-    solver = PoissonSolver(
-        (z, y, x), normals=scene.normals, stiffness=settings.stiffness, threads=scene.threads
-    )
-    w, residual, iterations = solver.solve(
-        rhs, np.zeros_like(rhs), tolerance=settings.tolerance, iterations=settings.iterations
+    start = np.zeros_like(rhs)
+    scene.solver.set_screen(start)
+    w, residual, iterations = scene.solver.solve(
+        rhs, start, tolerance=settings.tolerance, iterations=settings.iterations
     )
     watch.lap("solve")
-    w, agreement = _locked(solver, w, rhs, scene.ridges, settings)
+    w = _locked(scene, w, rhs, settings)
     watch.lap("lock")
-    return _Attempt(w, agreement, residual, iterations, rho)
+    return _Attempt(w, rhs, lock.coherence(w, scene.ridges), residual, iterations, rho)
 
 
 def _locked(
-    solver: PoissonSolver, w: FloatVolume, rhs: FloatVolume, ridges: lock.Ridges,
-    settings: FieldSettings,
-) -> tuple[FloatVolume, float]:  # fmt: skip
-    """Return the locked and settled field and its coherence before settling."""
-    w = lock.seed_phase(w, ridges, radius=SEED_RADIUS)
-    w = lock.grow_lock(
-        solver, w, rhs, ridges, step=settings.lock_step, weight=settings.lock_weight,
+    scene: _Scene, w: FloatVolume, rhs: FloatVolume, settings: FieldSettings
+) -> FloatVolume:
+    """Return the field locked to the ridges from the seed outward."""
+    return lock.grow_lock(
+        scene.solver, lock.seed_phase(w, scene.ridges, radius=SEED_RADIUS), rhs, scene.ridges,
+        radii=lock.lock_radii(scene.ridges, settings.lock_step), weight=settings.lock_weight,
         window=settings.lock_window, iterations=settings.lock_iterations,
         tolerance=settings.tolerance,
     )  # fmt: skip
-    agreement = lock.coherence(w, ridges)
-    if settings.settle_weight > 0 and len(ridges):
-        far = float(ridges.distance[-1]) + 1.0
-        w = lock.grow_lock(
-            solver, w, rhs, ridges, step=far, weight=settings.settle_weight, window=0.5,
-            iterations=4, tolerance=settings.tolerance,
-        )  # fmt: skip
-    return w, agreement
+
+
+def _settled(scene: _Scene, best: _Attempt, settings: FieldSettings) -> FloatVolume:
+    """Return the field after one stiff stage that puts its levels on the ridges."""
+    if settings.settle_weight <= 0 or len(scene.ridges) == 0:
+        return best.w
+    return lock.grow_lock(
+        scene.solver, best.w, best.rhs, scene.ridges, radii=[np.inf, np.inf],
+        weight=settings.settle_weight, window=0.5, iterations=4, tolerance=settings.tolerance,
+    )  # fmt: skip

@@ -4,6 +4,7 @@ A least-squares field drifts with distance. Here the ridges within a growing rad
 field to their nearest level, so that the next shell starts from a solution already in phase.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -184,29 +185,34 @@ def seed_phase(w: FloatVolume, ridges: Ridges, *, radius: float) -> FloatVolume:
     return w - np.float32(np.angle(mean) / (2 * np.pi))
 
 
+def lock_radii(ridges: Ridges, step: float) -> list[float]:
+    """Return the radii of the lock's stages in voxels: step, 2 step, ... past the last ridge."""
+    if len(ridges) == 0:
+        return []
+    stages = int(np.ceil(float(ridges.distance[-1]) / step)) + 1
+    return [stage * step for stage in range(1, stages + 1)]
+
+
 def grow_lock(
     solver: PoissonSolver, w: FloatVolume, rhs: FloatVolume, ridges: Ridges, *,
-    step: float, weight: float, window: float, iterations: int, tolerance: float,
+    radii: Sequence[float], weight: float, window: float, iterations: int, tolerance: float,
 ) -> FloatVolume:  # fmt: skip
-    """Return the field after locking ridges within radii step, 2 step, ... of the seed.
+    """Return the field after locking the ridges within growing radii of the seed.
 
     Args:
         solver: multigrid solver of the grid; its screening weights are left at the last stage's.
         w: (cz, cy, cx) field with the seed in phase.
         rhs: (cz, cy, cx) right-hand side of the targets.
         ridges: rows sorted by distance.
-        step: growth of the radius per stage, voxels.
+        radii: of the stages in voxels, see `lock_radii`.
         weight: pull of a cell full of ridge voxels, relative to one edge.
         window: a ridge further than this from its level (in windings) does not pull.
         iterations: conjugate-gradient iterations per stage, at most.
         tolerance: relative residual that ends a stage earlier.
     """
-    if len(ridges) == 0:
-        return w
     screen, pulled = np.empty_like(w), np.empty_like(w)
-    stages = int(np.ceil(float(ridges.distance[-1]) / step)) + 1
-    for stage in range(1, stages + 1):
-        n = int(np.searchsorted(ridges.distance, stage * step))
+    for radius in radii:
+        n = int(np.searchsorted(ridges.distance, radius))
         _pull(
             w, ridges.cell[:n], ridges.point[:n], ridges.share[:n], ridges.phase[:n], rhs,
             weight, window, screen, pulled,

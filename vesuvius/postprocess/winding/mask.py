@@ -71,9 +71,24 @@ def _support(
 
 
 @compiled
+def _seen(
+    p: FloatVolume, centre: tuple[float, float, float], normal: tuple[float, float, float]
+) -> float:  # fmt: skip
+    """Return the highest probability within a voxel of a point of the level, along the normal."""
+    best = 0.0
+    for i in range(-1, 2):
+        value = trilinear(
+            p, centre[0] + i * normal[0], centre[1] + i * normal[1], centre[2] + i * normal[2]
+        )
+        best = max(best, value)
+    return best
+
+
+@compiled
 def _band(
     p: FloatVolume, w: FloatVolume, axis: Blocks, half: float, threshold: float, support: float,
-    points: npt.NDArray[np.float32], out: LabelVolume, depth: FloatVolume, start: int, stop: int,
+    hole: float, hole_support: float, points: npt.NDArray[np.float32], out: LabelVolume,
+    depth: FloatVolume, start: int, stop: int,
 ) -> None:  # fmt: skip
     """Write the level of band voxels (NO_LEVEL elsewhere) and their distance to the level."""
     _, ny, nx = w.shape
@@ -88,7 +103,8 @@ def _band(
                 if abs(t) > half:
                     continue
                 centre = (z + t * normal[0], y + t * normal[1], x + t * normal[2])
-                if _support(p, w, level, threshold, points, centre, normal) < support:
+                least = hole_support if _seen(p, centre, normal) < hole else support
+                if _support(p, w, level, threshold, points, centre, normal) < least:
                     continue
                 out[z, y, x] = level
                 depth[z, y, x] = abs(t)
@@ -128,7 +144,8 @@ def _cut(
 
 def band_levels(
     probability: FloatVolume, field: FloatVolume, axis: Blocks, *, thickness: float,
-    threshold: float, support: float, support_radius: float, threads: int,
+    threshold: float, support: float, support_radius: float, hole_probability: float,
+    hole_support: float, threads: int,
 ) -> tuple[LabelVolume, FloatVolume]:  # fmt: skip
     """Return the level of every voxel of the supported bands and its distance to the level.
 
@@ -141,6 +158,8 @@ def band_levels(
         support: least share of a disc on the level, around the voxel, that has data. 0 keeps
             every level everywhere; 1 keeps only what the data covers.
         support_radius: of the disc in voxels.
+        hole_probability: a place of the level whose probability is below this is a hole for sure.
+        hole_support: least share there instead of `support`.
         threads: number of threads.
     """
     level = np.empty(field.shape, np.int32)
@@ -148,7 +167,19 @@ def band_levels(
     points = disc(support_radius)
     over_slabs(
         lambda a, b: _band(
-            probability, field, axis, thickness / 2, threshold, support, points, level, depth, a, b
+            probability,
+            field,
+            axis,
+            thickness / 2,
+            threshold,
+            support,
+            hole_probability,
+            hole_support,
+            points,
+            level,
+            depth,
+            a,
+            b,
         ),
         field.shape[0],
         threads,

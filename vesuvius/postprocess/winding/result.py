@@ -121,7 +121,8 @@ def sheet_labels(
     level, depth = mask_stage.band_levels(
         probability, solution.field, solution.axis, thickness=thickness,
         threshold=settings.support_threshold, support=settings.support,
-        support_radius=settings.support_radius, threads=threads,
+        support_radius=settings.support_radius, hole_probability=settings.hole_probability,
+        hole_support=settings.hole_support, threads=threads,
     )  # fmt: skip
     if settings.cut:
         level = mask_stage.cut_levels(level, depth, threads=threads)

@@ -29,7 +29,7 @@ class FieldSettings:
         lock_window: a ridge further from its level than this, in windings, does not pull.
         settle_weight: pull in the last stage, which moves the levels onto the ridges; 0: skip.
         retry_coherence: below this coherence other readings of the gaps are tried and the best
-            kept, at about a third of the time each; 0: never.
+            kept, at about a fifth of the time of the whole each; 0: never.
     """
 
     normal_weight: float = 1.0
@@ -89,6 +89,9 @@ class MaskSettings:
         support: least share of a disc of the level, around a voxel of the band, that has data.
         support_threshold: probability above which a voxel counts as data there.
         support_radius: of that disc; about the radius of the holes that are closed.
+        hole_probability: a place on a level whose probability is below this is a hole for sure: the
+            network did not merely doubt.
+        hole_support: least share of the disc there, instead of `support`: torn places stay open.
         cut: remove one-voxel cuts between sheets that touch.
         dust: smallest 6-connected piece of one sheet that is kept, in voxels.
         fallback_coherence: below this coherence the cleaned threshold mask is returned instead.
@@ -99,12 +102,17 @@ class MaskSettings:
     support: float = 0.4
     support_threshold: float = 0.25
     support_radius: float = 4.0
+    hole_probability: float = 0.2
+    hole_support: float = 0.9
     cut: bool = True
     dust: int = 200
     fallback_coherence: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "support", "support_threshold", "fallback_coherence"):
+        for name in (
+            "threshold", "support", "support_threshold", "hole_probability", "hole_support",
+            "fallback_coherence",
+        ):  # fmt: skip
             _check(name, getattr(self, name), low=0.0, high=1.0)
         if self.thickness is not None:
             _check("thickness", self.thickness, low=0.0, open_low=True)
