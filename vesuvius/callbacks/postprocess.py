@@ -11,8 +11,8 @@ from torchmetrics import Metric
 
 from vesuvius.callbacks.schedule import is_due
 from vesuvius.inference import write_mask
-from vesuvius.inference.store import read_prediction, write_json
-from vesuvius.types import Postprocess, PostprocessResult
+from vesuvius.inference.store import load_prediction, write_json
+from vesuvius.types import Postprocess
 
 
 class PostprocessCallback(Callback):
@@ -72,7 +72,7 @@ def postprocess_folder(
         if not (folder / volume.name).is_dir():
             continue
         start = time.perf_counter()
-        result = postprocess_prediction(postprocess, folder / volume.name)
+        result = postprocess(*load_prediction(folder / volume.name))
         seconds.append(time.perf_counter() - start)
         write_mask(folder / f"{volume.stem}_mask.tif", result.mask)
         write_json(folder / f"{volume.stem}_postprocess.json", result.report)
@@ -83,16 +83,3 @@ def postprocess_folder(
     values = {f"val/post/{name}": float(value) for name, value in metric.compute().items()}
     metric.reset()
     return {**values, "time/postprocess_s": float(np.mean(seconds))}
-
-
-def postprocess_prediction(postprocess: Postprocess, prediction: Path) -> PostprocessResult:
-    """Return the result for one stored prediction (probability uint8, normals int8)."""
-    arrays, attributes = read_prediction(prediction)
-    stored_max = attributes["stored_max"]
-    probability = np.asarray(arrays["probability"]).astype(np.float32)
-    probability /= stored_max["probability"]
-    normals = None
-    if "normals" in arrays:
-        normals = np.asarray(arrays["normals"]).astype(np.float32)
-        normals /= stored_max["normals"]
-    return postprocess(probability, normals)

@@ -25,7 +25,7 @@ from vesuvius.inference.accumulate import (
     STORED_MAX,
     OutputArray,
 )
-from vesuvius.types import ByteVolume, Report
+from vesuvius.types import ByteVolume, FloatVolume, Report
 
 _LOG = logging.getLogger(__name__)
 
@@ -166,6 +166,24 @@ def read_prediction(
         raise VolumeFormatError(msg)
     arrays = {name: array for name, array in group.arrays() if name in CHANNELS}
     return arrays, dict(attributes)
+
+
+def load_prediction(
+    path: str | os.PathLike[str],
+) -> tuple[FloatVolume, FloatVolume | None]:
+    """Return probability (z, y, x) in [0, 1] and normals (3, z, y, x) in [-1, 1] or None, float32.
+
+    Raises:
+        VolumeFormatError: the folder is no prediction of this package.
+    """
+    arrays, attributes = read_prediction(path)
+
+    def values(name: str) -> FloatVolume:
+        array = np.asarray(arrays[name]).astype(np.float32)
+        array /= attributes["stored_max"][name]
+        return array
+
+    return values(PROBABILITY), values(NORMALS) if NORMALS in arrays else None
 
 
 def write_mask(path: str | os.PathLike[str], mask: ByteVolume) -> Path:

@@ -28,11 +28,11 @@ from vesuvius.inference import (
     surface_predictor,
     write_mask,
 )
-from vesuvius.inference.store import prediction_path, read_prediction, write_json
+from vesuvius.inference.store import load_prediction, prediction_path, write_json
 from vesuvius.runtime.provenance import git_commit
 from vesuvius.runtime.results import Results
 from vesuvius.runtime.run_folder import RunFolder, file_hash
-from vesuvius.types import FloatVolume, Postprocess, Report
+from vesuvius.types import Postprocess, Report
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ def handle_volume(
     else:
         prediction = predict_one(job, volume_id, image, settings, show)
         report.add(volume_id, prediction.report)
-    probability, normals = load_prediction(job.out_dir, volume_id)
+    probability, normals = load_prediction(prediction_path(job.out_dir, volume_id))
     threshold_mask = (probability > job.cfg.threshold).astype(np.uint8)
     write_mask(job.out_dir / "threshold" / f"{volume_id}_mask.tif", threshold_mask)
     mask, figures = threshold_mask, Report()
@@ -206,19 +206,6 @@ def predict_one(
         )
         writer.finish(prediction.report)
     return prediction
-
-
-def load_prediction(folder: Path, volume_id: str) -> tuple[FloatVolume, FloatVolume | None]:
-    """Return probability (z, y, x) in [0, 1] and normals (3, z, y, x) or None as float32."""
-    arrays, attributes = read_prediction(prediction_path(folder, volume_id))
-    scale = attributes["stored_max"]
-    probability = np.asarray(arrays["probability"]).astype(np.float32)
-    probability /= scale["probability"]
-    if "normals" not in arrays:
-        return probability, None
-    normals = np.asarray(arrays["normals"]).astype(np.float32)
-    normals /= scale["normals"]
-    return probability, normals
 
 
 def remove_prediction(folder: Path, volume_id: str) -> None:
