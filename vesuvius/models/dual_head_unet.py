@@ -4,17 +4,17 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vesuvius.errors import ConfigError, ShapeMismatchError
+from vesuvius.errors import ConfigError
 from vesuvius.models.blocks import Norm, ResidualBlock3D
+from vesuvius.models.surface_network import PaddedNetwork
 
 ANISOTROPIC_STRIDES_ZYX = ((2, 2, 2), (1, 2, 2), (1, 2, 2), (1, 2, 2))
 
 
-class DualHeadResUNet3D(nn.Module):
+class DualHeadResUNet3D(PaddedNetwork):
     """Residual U-Net whose last feature map feeds several 1^3 heads.
 
     Channels n, 2n, 4n, ... on the levels of the encoder; max pooling by `strides_zyx`, transposed
@@ -74,11 +74,6 @@ class DualHeadResUNet3D(nn.Module):
         assert self.surface_head.bias is not None
         nn.init.constant_(self.surface_head.bias, surface_bias)
 
-    @property
-    def heads(self) -> tuple[str, ...]:
-        """Names of the outputs, the keys of what `forward` returns."""
-        return ("surface_logit",) if self.normals_head is None else ("surface_logit", "normals")
-
     def features(self, image: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b n z y x"]:
         """Return the last feature map; (z, y, x) must divide by `divisor_zyx`."""
         skips: list[Tensor] = []
@@ -91,29 +86,3 @@ class DualHeadResUNet3D(nn.Module):
         for up, block in zip(self.upsamplers, self.decoder, strict=True):
             hidden = block(torch.cat([up(hidden), skips.pop()], dim=1))
         return hidden
-
-    def forward(self, image: Float[Tensor, "b c z y x"]) -> dict[str, Tensor]:
-        """Return the heads for an image in [0, 1] of any (z, y, x); padding is cut off again.
-
-        Returns:
-            surface_logit: (b, 1, z, y, x), sigmoid gives the surface probability.
-            normals: (b, 3, z, y, x), (nz, ny, nx) in [-1, 1]; absent without the head.
-
-        Raises:
-            ShapeMismatchError: not five axes, or another number of channels.
-        """
-        if image.dim() != 5 or image.shape[1] != self.in_channels:
-            raise ShapeMismatchError(
-                f"image has shape {tuple(image.shape)}; expected (b, {self.in_channels}, z, y, x)."
-            )
-        size = image.shape[2:]
-        pad = [(-s) % d for s, d in zip(size, self.divisor_zyx, strict=True)]
-        if any(pad):
-            image = F.pad(image, (0, pad[2], 0, pad[1], 0, pad[0]), mode="replicate")
-        hidden = self.features(image)
-        if any(pad):
-            hidden = hidden[:, :, : size[0], : size[1], : size[2]]
-        outputs = {"surface_logit": self.surface_head(hidden)}
-        if self.normals_head is not None:
-            outputs["normals"] = torch.tanh(self.normals_head(hidden))
-        return outputs

@@ -79,7 +79,54 @@ class Head3D(nn.Module):
         return cells.reshape(b, -1, z * s, y * s, w * s)
 
 
-class SurfaceNetwork(nn.Module):
+class PaddedNetwork(nn.Module):
+    """Images of any size through `features` and the heads: padded (replicated), then cut back.
+
+    Subclasses set the attributes below and implement `features`.
+    """
+
+    in_channels: int
+    divisor_zyx: tuple[int, ...]
+    surface_head: nn.Module
+    normals_head: nn.Module | None
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Names of the outputs, the keys of what `forward` returns."""
+        return ("surface_logit",) if self.normals_head is None else ("surface_logit", "normals")
+
+    def features(self, image: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b n sz sy sx"]:
+        """Return the last feature map; (z, y, x) divide by `divisor_zyx`."""
+        raise NotImplementedError
+
+    def forward(self, image: Float[Tensor, "b c z y x"]) -> dict[str, Tensor]:
+        """Return the heads for an image in [0, 1] of any (z, y, x).
+
+        Returns:
+            surface_logit: (b, 1, z, y, x), sigmoid gives the surface probability.
+            normals: (b, 3, z, y, x), (nz, ny, nx) in [-1, 1]; absent without the head.
+
+        Raises:
+            ShapeMismatchError: not five axes, or another number of channels.
+        """
+        if image.dim() != 5 or image.shape[1] != self.in_channels:
+            raise ShapeMismatchError(
+                f"image has shape {tuple(image.shape)}; expected (b, {self.in_channels}, z, y, x)."
+            )
+        size = image.shape[2:]
+        pad = [(-s) % d for s, d in zip(size, self.divisor_zyx, strict=True)]
+        if any(pad):
+            image = F.pad(image, (0, pad[2], 0, pad[1], 0, pad[0]), mode="replicate")
+        hidden = self.features(image)
+        outputs = {"surface_logit": self.surface_head(hidden)}
+        if self.normals_head is not None:
+            outputs["normals"] = torch.tanh(self.normals_head(hidden))
+        if any(pad):
+            return {k: v[:, :, : size[0], : size[1], : size[2]] for k, v in outputs.items()}
+        return outputs
+
+
+class SurfaceNetwork(PaddedNetwork):
     """Base of networks whose last feature map feeds a surface head and a normals head.
 
     Subclasses implement `features`. Images of any size are padded (replicated) to a multiple of
@@ -122,38 +169,3 @@ class SurfaceNetwork(nn.Module):
 
         self.surface_head = head(1, surface_bias)
         self.normals_head = head(3, 0.0) if normals_head else None
-
-    @property
-    def heads(self) -> tuple[str, ...]:
-        """Names of the outputs, the keys of what `forward` returns."""
-        return ("surface_logit",) if self.normals_head is None else ("surface_logit", "normals")
-
-    def features(self, image: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b n sz sy sx"]:
-        """Return the last feature map; (z, y, x) divide by `divisor_zyx`."""
-        raise NotImplementedError
-
-    def forward(self, image: Float[Tensor, "b c z y x"]) -> dict[str, Tensor]:
-        """Return the heads for an image in [0, 1] of any (z, y, x).
-
-        Returns:
-            surface_logit: (b, 1, z, y, x), sigmoid gives the surface probability.
-            normals: (b, 3, z, y, x), (nz, ny, nx) in [-1, 1]; absent without the head.
-
-        Raises:
-            ShapeMismatchError: not five axes, or another number of channels.
-        """
-        if image.dim() != 5 or image.shape[1] != self.in_channels:
-            raise ShapeMismatchError(
-                f"image has shape {tuple(image.shape)}; expected (b, {self.in_channels}, z, y, x)."
-            )
-        size = image.shape[2:]
-        pad = [(-s) % d for s, d in zip(size, self.divisor_zyx, strict=True)]
-        if any(pad):
-            image = F.pad(image, (0, pad[2], 0, pad[1], 0, pad[0]), mode="replicate")
-        hidden = self.features(image)
-        outputs = {"surface_logit": self.surface_head(hidden)}
-        if self.normals_head is not None:
-            outputs["normals"] = torch.tanh(self.normals_head(hidden))
-        if any(pad):
-            return {k: v[:, :, : size[0], : size[1], : size[2]] for k, v in outputs.items()}
-        return outputs
