@@ -58,6 +58,10 @@ class BaseModule(LightningModule):
         """Log the learning rate the epoch starts with, whatever the optimizer is called."""
         self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
 
+    def batch_size(self, batch: dict[str, Any]) -> int:
+        """Return the number of samples in a batch: the weight of its losses in the epoch's mean."""
+        return len(batch["image"])
+
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the total loss of one batch; every term is logged unweighted."""
         del batch_idx
@@ -91,7 +95,7 @@ class BaseModule(LightningModule):
 
     def log_losses(self, stage: str, losses: Mapping[str, Tensor], batch: dict[str, Any]) -> None:
         """Log `<stage>/loss/<term>` as epoch means, and in training `train/step/total` per step."""
-        size = len(batch["image"])
+        size = self.batch_size(batch)
         for name, loss in losses.items():
             self.log(
                 f"{stage}/loss/{name}",
