@@ -13,7 +13,7 @@ CONF = Path(__file__).parents[2] / "conf"
 OPTIONS = sorted(
     (path.relative_to(CONF).parent.as_posix(), path.stem)
     for path in CONF.rglob("*.yaml")
-    if path.parent != CONF and "local" not in path.parts and "hydra" not in path.parts
+    if path.parent != CONF and not {"local", "hydra", "base"} & set(path.parts)
 )
 # needs `pip install vesuvius[track]` or `[tensorboard]`, checked by name only
 OPTIONAL = ("lightning.pytorch.loggers.WandbLogger", "lightning.pytorch.loggers.TensorBoardLogger")
