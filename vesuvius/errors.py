@@ -29,6 +29,10 @@ class LabelValueError(VesuviusError, ValueError):
     """A label volume holds values outside {0, 1, 2} or is implausible as a surface label."""
 
 
+class CaseFormatError(VesuviusError, ValueError):
+    """A prepared case (npz) cannot be read, or its arrays contradict each other."""
+
+
 class ConfigError(VesuviusError, ValueError):
     """An argument or config key is out of range or contradicts another."""
 

@@ -1,0 +1,1 @@
+"""Labelled hearts: label maps, prepared cases (npz), phantom, data module; no models."""
