@@ -162,13 +162,13 @@ class SurfaceDataset(Dataset[SurfaceSample]):
         return out[None]
 
 
-class EpochSampler(DistributedSampler[SurfaceSample]):
+class EpochSampler(DistributedSampler[Any]):
     """Yields (epoch, i) for the i of one rank; Lightning calls `set_epoch`.
 
     The class derives from `DistributedSampler` so that Lightning leaves it in place under DDP.
 
     Args:
-        dataset: what is indexed.
+        dataset: what is indexed with (epoch, i); it has a length.
         multiple_of: the number of samples of all ranks together is rounded up to a multiple of
             it. Beyond the data set's length a training set draws new crops.
         rank: of this process.
@@ -179,11 +179,11 @@ class EpochSampler(DistributedSampler[SurfaceSample]):
     """
 
     def __init__(
-        self, dataset: SurfaceDataset, *, multiple_of: int = 1, rank: int = 0, world_size: int = 1
+        self, dataset: Dataset[Any], *, multiple_of: int = 1, rank: int = 0, world_size: int = 1
     ) -> None:
         super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=False)
         unit = math.lcm(multiple_of, world_size)
-        self.total_size = -(-len(dataset) // unit) * unit
+        self.total_size = -(-len(dataset) // unit) * unit  # type: ignore[arg-type]
         self.num_samples = self.total_size // world_size
         self.num_skipped = 0
 
