@@ -18,6 +18,7 @@ COMMANDS = (
     "phantom",
     "prepare",
     "verify",
+    "splits",
     "score",
     "winding",
     "sheets",

@@ -73,14 +73,23 @@ def save_split(path: Path, split: Split) -> None:
     Raises:
         StorageError: the file cannot be written.
     """
+    write_text(path, json.dumps(split, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file, whole or not at all.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # ranks may write side by side
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(split, indent=2) + "\n", encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise StorageError(f"{path}: split cannot be written ({error}) (split_file)") from error
+        raise StorageError(f"{path}: cannot be written ({error})") from error
 
 
 def load_split(path: Path, volume_ids: Sequence[str]) -> Split:

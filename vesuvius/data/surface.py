@@ -10,7 +10,8 @@ from typing import Any
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from vesuvius.data.splits import Split, load_split, save_split, split_volumes
+from vesuvius.data.folds import read_split
+from vesuvius.data.splits import Split, save_split, split_volumes
 from vesuvius.data.store import PreparedVolume, list_prepared
 from vesuvius.data.surface_dataset import (
     EpochSampler,
@@ -39,10 +40,11 @@ class SurfaceDataModule(LightningDataModule):
         num_workers: loader processes, 0 = none.
         seed: of crops and augmentation.
         val_share: share of volumes that validate, 0 = none.
-        split_file: JSON {"train": [...], "val": [...]}; read if it exists, else written.
+        split_file: JSON {"train": [...], "val": [...]}, or the folds of `vesuvius splits`; read
+            if it exists, else written.
         split_seed: of the split.
         split_by: "volume", or "scroll" to keep the volumes of one scroll on one side.
-        fold: which of `num_folds` folds validates, None = by `val_share`.
+        fold: which of `num_folds` folds (or of the file's) validates, None = by `val_share`.
         num_folds: number of folds.
         max_volumes: use the first so many volumes by name, None = all.
         augment: "flips_rot90", "cube" or "none"; training only.
@@ -97,7 +99,7 @@ class SurfaceDataModule(LightningDataModule):
         self.val_crops_per_volume = val_crops_per_volume
         self.max_volumes = max_volumes
         self.split_file = None if split_file is None else Path(split_file)
-        self.split_by = split_by
+        self.split_by, self.fold = split_by, fold
         self.pad_small = pad_small
         self._split_volumes = partial(
             split_volumes, val_share=val_share, seed=split_seed, fold=fold, num_folds=num_folds
@@ -176,7 +178,7 @@ class SurfaceDataModule(LightningDataModule):
     def _make_split(self, volumes: dict[str, PreparedVolume]) -> Split:
         ids = list(volumes)
         if self.split_file is not None and self.split_file.is_file():
-            return load_split(self.split_file, ids)
+            return read_split(self.split_file, ids, self.fold)
         groups = None
         if self.split_by == "scroll":
             groups = {v: str(volumes[v].attributes.get("scroll_id")) for v in ids}
