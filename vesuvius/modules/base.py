@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
+from vesuvius.modules.safe_conv import guard_shallow_convolutions
 from vesuvius.modules.schedules import PlateauStepper, ScorePlateau
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -53,6 +54,10 @@ class BaseModule(LightningModule):
     def update_metrics(self, outputs: Mapping[str, Tensor], batch: dict[str, Any]) -> None:
         """Feed `self.metrics` with one validation batch."""
         raise NotImplementedError
+
+    def on_fit_start(self) -> None:
+        """Keep the CPU's bf16 convolutions from returning wrong gradients."""
+        guard_shallow_convolutions(self.model)
 
     def on_train_epoch_start(self) -> None:
         """Log the learning rate the epoch starts with, whatever the optimizer is called."""
