@@ -71,15 +71,18 @@ class CompositeLoss(nn.Module):
     def forward(
         self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Return {"total", "<term>": unweighted} for network outputs and a batch with `label`.
+        """Return {"total", "<term>": unweighted} for network outputs and a batch.
+
+        A batch with a `label` volume also gives its terms `surface` and `valid`.
 
         Computed in float32 whatever the network's precision: sums over 10^6 voxels overflow
         float16 and lose digits in bfloat16.
         """
-        label = batch["label"]
         targets = dict(batch)
-        targets["surface"] = (label == SURFACE).float()
-        targets["valid"] = (label != IGNORE).float()
+        label = targets.get("label")
+        if label is not None:
+            targets["surface"] = (label == SURFACE).float()
+            targets["valid"] = (label != IGNORE).float()
         outputs = {name: output.float() for name, output in outputs.items()}
         losses = {name: term(outputs, targets) for name, term in self.terms.items()}
         total = sum(self.weights[name] * loss for name, loss in losses.items())
