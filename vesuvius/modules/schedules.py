@@ -50,6 +50,54 @@ def poly(optimizer: Optimizer, *, num_steps: int, exponent: float = 0.9) -> Lamb
     return LambdaLR(optimizer, lambda step: max(0.0, 1 - step / max(1, num_steps)) ** exponent)
 
 
+def batch_scaled_cosine(
+    optimizer: Optimizer,
+    *,
+    num_steps: int,
+    base_lr: float,
+    effective_batch: int,
+    warmup_epochs: float,
+    epochs: int,
+    min_lr: float = 1e-6,
+) -> LambdaLR:
+    """Return linear warm-up to base_lr * effective_batch / 256, then half a cosine to min_lr.
+
+    The schedule always spans the run: step n is at epoch e = n / num_steps * epochs, so that a run
+    of another length has the same shape. `optimizer.lr` has no influence.
+
+    Args:
+        optimizer: whose rate is set.
+        num_steps: optimizer steps of the whole run.
+        base_lr: rate of a batch of 256.
+        effective_batch: samples of an optimizer step: batch * accumulation * devices.
+        warmup_epochs: epochs of the warm-up, below `epochs`.
+        epochs: length the preset is made for.
+        min_lr: last rate.
+
+    Source: He et al. 2022 (MAE), the schedule of 3DShape2VecSet.
+
+    Raises:
+        ConfigError: a number out of range.
+    """
+    if base_lr <= 0 or effective_batch < 1 or not 0 <= warmup_epochs < epochs or min_lr < 0:
+        raise ConfigError(
+            f"scheduler.base_lr={base_lr} must be > 0, scheduler.effective_batch="
+            f"{effective_batch} >= 1, scheduler.warmup_epochs={warmup_epochs} in [0, epochs="
+            f"{epochs}), scheduler.min_lr={min_lr} >= 0."
+        )
+    peak = base_lr * effective_batch / 256
+    given = float(optimizer.defaults["lr"])  # LambdaLR multiplies it
+
+    def rate(step: int) -> float:
+        epoch = min(step / max(1, num_steps), 1.0) * epochs
+        if epoch < warmup_epochs:
+            return peak * epoch / warmup_epochs
+        progress = (epoch - warmup_epochs) / (epochs - warmup_epochs)
+        return min_lr + (peak - min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    return LambdaLR(optimizer, lambda step: rate(step) / given)
+
+
 class ScorePlateau(ReduceLROnPlateau):
     """ReduceLROnPlateau that names what it monitors and counts each value once.
 

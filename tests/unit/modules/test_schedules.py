@@ -11,7 +11,13 @@ from torch.utils.data import DataLoader
 
 from vesuvius.errors import ConfigError
 from vesuvius.modules.base import BaseModule
-from vesuvius.modules.schedules import PlateauStepper, cosine, plateau, poly
+from vesuvius.modules.schedules import (
+    PlateauStepper,
+    batch_scaled_cosine,
+    cosine,
+    plateau,
+    poly,
+)
 
 
 def rates(make, num_steps, **options):
@@ -155,3 +161,38 @@ def test_a_score_that_is_never_logged_is_named():
     )
     with pytest.raises(ConfigError, match=r"val/score was not logged; logged: \['val/dice'\]"):
         stepper.on_validation_end(trainer, module)
+
+
+@pytest.mark.parametrize(
+    ("base_lr", "warmup", "epochs", "peak", "at_107", "at_200"),
+    [
+        (1e-4, 40, 800, 2.5e-5, 2.45e-5, 2.25e-5),
+        (4e-4, 10, 800, 1.0e-4, 9.64e-5, 8.65e-5),
+        (1e-3, 20, 400, 2.5e-4, 2.19e-4, 1.36e-4),
+        (2e-4, 20, 400, 5.0e-5, 4.39e-5, 2.75e-5),
+    ],
+    ids=["first", "v1", "v2", "cluster"],
+)
+def test_batch_scaled_cosine_has_the_rates_of_the_heart_presets(
+    base_lr, warmup, epochs, peak, at_107, at_200
+):
+    steps_per_epoch = 2
+    found = rates(
+        batch_scaled_cosine,
+        epochs * steps_per_epoch,
+        base_lr=base_lr,
+        effective_batch=64,
+        warmup_epochs=warmup,
+        epochs=epochs,
+    )
+    assert found[0] == 0
+    assert found[warmup * steps_per_epoch // 2] == pytest.approx(peak / 2)
+    assert found[warmup * steps_per_epoch] == pytest.approx(peak) == max(found)
+    assert found[107 * steps_per_epoch] == pytest.approx(at_107, rel=5e-3)
+    assert found[200 * steps_per_epoch] == pytest.approx(at_200, rel=5e-3)
+    assert found[-1] == pytest.approx(1e-6)
+
+
+def test_batch_scaled_cosine_needs_a_warm_up_within_the_run():
+    with pytest.raises(ConfigError, match=r"scheduler\.warmup_epochs=20"):
+        rates(batch_scaled_cosine, 4, base_lr=1e-3, effective_batch=64, warmup_epochs=20, epochs=20)
