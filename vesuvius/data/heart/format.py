@@ -24,6 +24,7 @@ distance to each class; `ABSENT_SDF` for a class that is not there |
 | `crop_origin` (3,) | int32 | RAS+ index of `label_map[0, 0, 0]`; may be -1 |
 | `class_names` (K,), `present_classes` (n,) | str, int8 | names of 1..K; classes with voxels |
 | `sdf_mode` (), `format_version` () | str, int32 | |
+| `fingerprint` () | str | hash of the label map's file and the options it was prepared with |
 
 Files of the original project hold the first nine keys but the normals; they are read with
 `geometry = None`. Source: vecset-heart specification, section 1.3.
@@ -108,6 +109,7 @@ class HeartCase:
         sdf_mode: one of `SDF_MODES`.
         class_sdf: part ("surface", "vol", "near") -> (N, K); empty unless per_class.
         geometry: None in files of the original project.
+        fingerprint: of source and options, "" if the file does not tell.
     """
 
     case_id: str
@@ -125,6 +127,7 @@ class HeartCase:
     sdf_mode: str
     class_sdf: Mapping[str, Floats]
     geometry: HeartGeometry | None
+    fingerprint: str = ""
 
     @property
     def num_classes(self) -> int:
@@ -176,6 +179,15 @@ def load_case(path: Path) -> HeartCase:
         raise CaseFormatError(f"{path}: {error}; prepare it again (--overwrite)") from error
     check_case(case, str(path))
     return case
+
+
+def read_fingerprint(path: Path) -> str:
+    """Return the fingerprint of a finished case; "" if there is none or it cannot be read."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return str(file["fingerprint"])
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, KeyError):
+        return ""
 
 
 def check_case(case: HeartCase, where: str) -> None:
@@ -286,6 +298,7 @@ def _case(case_id: str, arrays: dict[str, npt.NDArray[Any]]) -> HeartCase:
             if f"{part}_class_sdf" in arrays
         },
         geometry=_geometry(arrays),
+        fingerprint=str(arrays.get("fingerprint", "")),
     )
 
 
@@ -338,6 +351,7 @@ def _arrays(case: HeartCase) -> dict[str, npt.NDArray[Any]]:
         "class_names": np.array(case.class_names),
         "present_classes": np.array(case.present_classes, np.int8),
         "sdf_mode": np.array(case.sdf_mode),
+        "fingerprint": np.array(case.fingerprint),
         "format_version": np.array(FORMAT_VERSION, np.int32),
     }
     if case.surface_normals is not None:

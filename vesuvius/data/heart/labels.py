@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError, SpatialImage
+from nibabel.spatialimages import HeaderDataError
 
 from vesuvius.errors import (
     ConfigError,
@@ -117,16 +117,12 @@ def case_id(path: Path) -> str:
 def _open(path: Path) -> tuple[Any, npt.NDArray[Any]]:
     try:
         image = nib.load(path)
-        if not isinstance(image, SpatialImage):
-            raise VolumeFormatError(f"{path}: holds no image; expected a 3-D label map (.nii.gz)")
-        values = np.asanyarray(image.dataobj)
-    except VolumeFormatError:
-        raise
+        values = np.asanyarray(getattr(image, "dataobj", np.empty(0)))  # surfaces have no voxels
     except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:
         raise VolumeFormatError(
             f"{path}: not a readable NIfTI file ({error}); expected a label map (.nii.gz)"
         ) from error
-    if values.ndim == 4 and values.shape[3] == 1:
+    if values.ndim == 4 and values.shape[-1] == 1:
         values = values[..., 0]
     if values.ndim != 3 or 0 in values.shape:
         raise VolumeFormatError(f"{path}: shape {values.shape}; expected a 3-D label map")
