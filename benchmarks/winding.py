@@ -66,27 +66,43 @@ def _store_case(path: Path, edge: int) -> None:
     np.save(path, make_case(DEFAULT, (edge, edge, edge)).probability)
 
 
+def _peak_gb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def _time_size(path: Path, repeats: int, threads: int | None) -> None:
+    """Print one size's row; in its own process, so that its peak of memory is its own."""
+    probability = np.load(path)
+    winding_field(probability[:64, :64, :64], threads=threads)  # compile
+    before, size = _peak_gb(), probability.size
+    wall, cpu = [], []
+    for _ in range(repeats):
+        start, busy = time.perf_counter(), time.process_time()
+        result = winding_field(probability, threads=threads)
+        wall.append(time.perf_counter() - start)
+        cpu.append(time.process_time() - busy)
+    seconds, busy = float(np.median(wall)), float(np.median(cpu))
+    stages = ", ".join(f"{k} {v:.1f}" for k, v in result.seconds.items() if v >= 0.05)
+    volumes = 1 + (_peak_gb() - before) * 2**30 / (4 * size)
+    print(
+        f"| {probability.shape[0]} | {seconds:.1f} | {busy:.1f} | {1e6 * busy / size:.2f} | "
+        f"{_peak_gb():.2f} | {volumes:.1f} | {stages} |",
+        flush=True,
+    )
+
+
 def speed_rows(sizes: list[int], repeats: int, threads: int | None) -> None:
     """Print seconds (median of the repeats) and memory of every size."""
-    print("| edge | s | microseconds per voxel | peak GB | stages, s |\n|---|---|---|---|---|")
-    winding_field(make_case(DEFAULT, (64, 64, 64)).probability, threads=threads)  # compile
+    print("| edge | s | CPU s | CPU microseconds per voxel | peak GB | float32 volumes, the input "
+          "included | stages, s |\n|---|---|---|---|---|---|---|", flush=True)  # fmt: skip
+    context = multiprocessing.get_context("spawn")
     for n in sizes:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "p.npy"
-            maker = multiprocessing.get_context("spawn").Process(target=_store_case, args=(path, n))
-            maker.start()
-            maker.join()
-            probability = np.load(path)
-        times = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            result = winding_field(probability, threads=threads)
-            times.append(time.perf_counter() - start)
-        seconds = float(np.median(times))
-        stages = ", ".join(f"{k} {v:.1f}" for k, v in result.seconds.items() if v >= 0.05)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(f"| {n} | {seconds:.1f} | {1e6 * seconds / n**3:.2f} | {peak:.2f} | {stages} |",
-              flush=True)  # fmt: skip
+            for work, args in ((_store_case, (path, n)), (_time_size, (path, repeats, threads))):
+                process = context.Process(target=work, args=args)
+                process.start()
+                process.join()
     roofline()
 
 

@@ -262,16 +262,23 @@ def degraded(
 
 def phantom_case(
     preset: str, shape: tuple[int, int, int] = (128, 128, 128), *, seed: int = 0,
-    condition: Condition | None = None,
+    condition: Condition | None = None, umbilicus_yx: tuple[float, float] | None = None,
+    origin_zyx: tuple[int, int, int] = (0, 0, 0),
 ) -> tuple[Case, npt.NDArray[np.uint8]]:  # fmt: skip
     """Return a case from the project's phantom and the label it would be scored against.
+
+    Cases that share seed and umbilicus but differ in `origin_zyx` are parts of one scroll, each
+    with its own damage.
 
     The probability is the phantom's recto line, degraded as in `condition`. A line voxel belongs
     to wrap rint(winding): in phantoms the recto lies at whole numbers.
     """
     condition = condition or replace(DEFAULT, holes=0.04, bridges=15.0, specks=30.0)
-    phantom = make_phantom(shape, seed=seed, settings=PhantomSettings.preset(preset))
-    rng = np.random.default_rng(seed + 1000)
+    phantom = make_phantom(
+        shape, seed=seed, settings=PhantomSettings.preset(preset), umbilicus_yx=umbilicus_yx,
+        origin_zyx=origin_zyx,
+    )  # fmt: skip
+    rng = np.random.default_rng([seed + 1000, *origin_zyx] if any(origin_zyx) else seed + 1000)
     line = phantom.surface > 0
     distance = ndimage.distance_transform_edt(~line) - ndimage.distance_transform_edt(line)
     profile = (1 / (1 + np.exp(np.clip((distance - 0.2) / 0.35, -30, 30)))).astype(np.float32)

@@ -9,7 +9,7 @@ from vesuvius.postprocess.winding.jit import compiled
 from vesuvius.postprocess.winding.numbering import NO_LEVEL
 from vesuvius.postprocess.winding.orientation import Blocks
 from vesuvius.postprocess.winding.parallel import over_slabs
-from vesuvius.postprocess.winding.sample import normal_at, tangents, trilinear
+from vesuvius.postprocess.winding.sample import normal_row, tangents, trilinear
 from vesuvius.types import ByteVolume, FloatVolume, LabelVolume
 
 
@@ -48,16 +48,23 @@ def disc(radius: float) -> npt.NDArray[np.float32]:
 
 
 @compiled
-def _support(
-    p: FloatVolume, w: FloatVolume, level: float, threshold: float,
+def _supported(
+    p: FloatVolume, w: FloatVolume, level: float, threshold: float, least: float,
     points: npt.NDArray[np.float32], centre: tuple[float, float, float],
     normal: tuple[float, float, float],
-) -> float:  # fmt: skip
-    """Return the share of a tangent disc, within the volume and on the level, that has data."""
+) -> bool:  # fmt: skip
+    """Return whether a share `least` of a tangent disc, within the volume, has data on the level.
+
+    False where the whole disc lies outside, unless `least` is 0. Stops as soon as the points left
+    cannot change the answer.
+    """
     nz, ny, nx = p.shape
     t, u = tangents(normal)
-    seen, hits = 0, 0
+    seen, hits, left = 0, 0, len(points)
     for i in range(len(points)):
+        if hits >= least * (seen + left) or hits + left < least * (seen + left):
+            break
+        left -= 1
         a, b = points[i, 0], points[i, 1]
         z = math.floor(centre[0] + a * t[0] + b * u[0] + 0.5)
         y = math.floor(centre[1] + a * t[1] + b * u[1] + 0.5)
@@ -67,7 +74,7 @@ def _support(
         seen += 1
         if p[z, y, x] > threshold and math.floor(w[z, y, x]) == level:
             hits += 1
-    return hits / seen if seen else 0.0
+    return hits >= least * (seen + left) and (seen > 0 or least <= 0.0)
 
 
 @compiled
@@ -92,19 +99,21 @@ def _band(
 ) -> None:  # fmt: skip
     """Write the level of band voxels (NO_LEVEL elsewhere) and their distance to the level."""
     _, ny, nx = w.shape
+    normals = np.empty((nx, 3), np.float32)
     for z in range(start, stop):
         for y in range(ny):
+            normal_row(axis, z, y, normals)
             for x in range(nx):
                 out[z, y, x] = NO_LEVEL
                 depth[z, y, x] = 0.0
                 level = math.floor(w[z, y, x])
-                normal = normal_at(axis, z, y, x)
+                normal = (float(normals[x, 0]), float(normals[x, 1]), float(normals[x, 2]))
                 t = _to_level(w, level, z, y, x, normal, half)
                 if abs(t) > half:
                     continue
                 centre = (z + t * normal[0], y + t * normal[1], x + t * normal[2])
                 least = hole_support if _seen(p, centre, normal) < hole else support
-                if _support(p, w, level, threshold, points, centre, normal) < least:
+                if not _supported(p, w, level, threshold, least, points, centre, normal):
                     continue
                 out[z, y, x] = level
                 depth[z, y, x] = abs(t)

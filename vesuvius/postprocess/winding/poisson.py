@@ -135,30 +135,31 @@ def _subtract_normal(
 
 
 @compiled
+def _tap(fine: int, coarse: int, length: int) -> float:
+    """Return how much of a fine cell's value one of `length` coarse cells gets, along one axis."""
+    if fine == 0 or fine == 2 * length - 1:  # its other coarse neighbour does not exist
+        return 1.0
+    return 0.75 if fine // 2 == coarse else 0.25
+
+
+@compiled
 def _restrict(r: FloatVolume, out: FloatVolume, start: int, stop: int) -> None:
     """Write the transpose of the trilinear prolongation applied to r."""
     nz, ny, nx = r.shape
     cz, cy, cx = out.shape
-    quarter, most = np.float32(0.25), np.float32(0.75)
+    line = np.empty(nx, np.float32)
     for i in range(start, stop):
         for j in range(cy):
+            line[:] = 0
+            for a in range(max(2 * i - 1, 0), min(2 * i + 3, nz)):
+                for b in range(max(2 * j - 1, 0), min(2 * j + 3, ny)):
+                    weight = np.float32(_tap(a, i, cz) * _tap(b, j, cy))
+                    for c in range(nx):
+                        line[c] += weight * r[a, b, c]
             for k in range(cx):
                 total = np.float32(0.0)
-                for a in range(max(2 * i - 1, 0), min(2 * i + 3, nz)):
-                    wa = most if a // 2 == i else quarter
-                    if (a == 0) or (a == 2 * cz - 1):  # the clamped neighbour's share
-                        wa = np.float32(1.0)
-                    for b in range(max(2 * j - 1, 0), min(2 * j + 3, ny)):
-                        wb = most if b // 2 == j else quarter
-                        if (b == 0) or (b == 2 * cy - 1):
-                            wb = np.float32(1.0)
-                        line = np.float32(0.0)
-                        for c in range(max(2 * k - 1, 0), min(2 * k + 3, nx)):
-                            wc = most if c // 2 == k else quarter
-                            if (c == 0) or (c == 2 * cx - 1):
-                                wc = np.float32(1.0)
-                            line += wc * r[a, b, c]
-                        total += wa * wb * line
+                for c in range(max(2 * k - 1, 0), min(2 * k + 3, nx)):
+                    total += np.float32(_tap(c, k, cx)) * line[c]
                 out[i, j, k] = total
 
 

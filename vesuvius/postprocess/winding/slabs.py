@@ -6,7 +6,7 @@ import numpy.typing as npt
 from vesuvius.postprocess.winding.jit import compiled
 from vesuvius.postprocess.winding.orientation import Blocks
 from vesuvius.postprocess.winding.parallel import over_slabs
-from vesuvius.postprocess.winding.sample import normal_at, trilinear
+from vesuvius.postprocess.winding.sample import normal_row, trilinear
 from vesuvius.types import ByteVolume, FloatVolume
 
 FLOOR = 0.2
@@ -21,14 +21,14 @@ RIDGE_OFFSET = 0.6
 
 @compiled
 def _walk(
-    p: FloatVolume, z: float, y: float, x: float, nz: float, ny: float, nx: float, dip: float
+    p: FloatVolume, z: int, y: int, x: int, nz: float, ny: float, nx: float, dip: float
 ) -> tuple[float, float]:
     """Return mass and first moment of q from a point along a direction, to the slab's end.
 
     The slab ends where q = 0, or in a valley: a rise of `dip` after a fall of `dip`.
     """
     mass, moment = 0.0, 0.0
-    top = trilinear(p, z, y, x)
+    top = float(p[z, y, x])
     low = top
     mass_low, moment_low = 0.0, 0.0
     for i in range(1, int(REACH / STEP) + 1):
@@ -56,14 +56,16 @@ def _profile(
 ) -> None:  # fmt: skip
     """Write mass and signed centroid offset of every voxel with p above the floor."""
     _, ny, nx = p.shape
+    normals = np.empty((nx, 3), np.float32)
     for z in range(start, stop):
         for y in range(ny):
+            normal_row(axis, z, y, normals)
             for x in range(nx):
                 if p[z, y, x] <= FLOOR:
                     mass[z, y, x] = 0.0
                     offset[z, y, x] = 0.0
                     continue
-                az, ay, ax = normal_at(axis, z, y, x)
+                az, ay, ax = normals[x, 0], normals[x, 1], normals[x, 2]
                 up, up_moment = _walk(p, z, y, x, az, ay, ax, dip)
                 down, down_moment = _walk(p, z, y, x, -az, -ay, -ax, dip)
                 total = up + down + (p[z, y, x] - FLOOR) * STEP

@@ -8,7 +8,12 @@ import numpy.typing as npt
 from vesuvius.postprocess.winding.jit import compiled
 from vesuvius.postprocess.winding.orientation import Blocks
 from vesuvius.postprocess.winding.parallel import over_slabs
-from vesuvius.postprocess.winding.sample import normal_at, tangents, trilinear
+from vesuvius.postprocess.winding.sample import (
+    inner_trilinear,
+    normal_row,
+    tangents,
+    trilinear,
+)
 from vesuvius.types import FloatVolume
 
 EMPTY = 0.04
@@ -16,33 +21,53 @@ EMPTY = 0.04
 
 
 @compiled
+def _disc_mean(
+    p: FloatVolume, points: npt.NDArray[np.float32], centre: tuple[int, int, int],
+    normal: tuple[float, float, float], rim: bool,  # noqa: FBT001
+) -> float:  # fmt: skip
+    """Return the weighted mean over a tangent disc; rows of `points` are (along t, u, weight).
+
+    Near the `rim` of the volume, samples outside do not count.
+    """
+    nz, ny, nx = p.shape
+    t, u = tangents(normal)
+    single = np.float32  # half the time of double precision
+    tz, ty, tx = single(t[0]), single(t[1]), single(t[2])
+    uz, uy, ux = single(u[0]), single(u[1]), single(u[2])
+    cz, cy, cx = single(centre[0]), single(centre[1]), single(centre[2])
+    total, weights = single(0.0), single(0.0)
+    for i in range(len(points)):
+        a, b, weight = points[i, 0], points[i, 1], points[i, 2]
+        z, y, x = cz + a * tz + b * uz, cy + a * ty + b * uy, cx + a * tx + b * ux
+        if not rim:
+            total += weight * inner_trilinear(p, z, y, x)
+        elif min(z, y, x) < 0.0 or z > nz - 1.0 or y > ny - 1.0 or x > nx - 1.0:
+            continue
+        else:
+            total += weight * trilinear(p, z, y, x)
+        weights += weight
+    return float(total / weights)
+
+
+@compiled
 def _average(
-    p: FloatVolume, axis: Blocks, points: npt.NDArray[np.float32], out: FloatVolume,
+    p: FloatVolume, axis: Blocks, points: npt.NDArray[np.float32], reach: int, out: FloatVolume,
     start: int, stop: int,
 ) -> None:  # fmt: skip
-    """Write weighted means over tangent discs; rows of `points` are (along t, along u, weight)."""
+    """Write the disc means of layers start..stop; no point lies further out than `reach`."""
     nz, ny, nx = p.shape
+    normals = np.empty((nx, 3), np.float32)
     for z in range(start, stop):
         for y in range(ny):
+            normal_row(axis, z, y, normals)
+            inside = reach <= z < nz - reach and reach <= y < ny - reach
             for x in range(nx):
                 if p[z, y, x] < EMPTY:
                     out[z, y, x] = p[z, y, x]
                     continue
-                normal = normal_at(axis, z, y, x)
-                t, u = tangents(normal)
-                total, weights = 0.0, 0.0
-                for i in range(len(points)):
-                    a, b, weight = points[i, 0], points[i, 1], points[i, 2]
-                    sz = z + a * t[0] + b * u[0]
-                    sy = y + a * t[1] + b * u[1]
-                    sx = x + a * t[2] + b * u[2]
-                    if sz < 0.0 or sy < 0.0 or sx < 0.0:
-                        continue
-                    if sz > nz - 1.0 or sy > ny - 1.0 or sx > nx - 1.0:
-                        continue
-                    total += weight * trilinear(p, sz, sy, sx)
-                    weights += weight
-                out[z, y, x] = total / weights
+                normal = (float(normals[x, 0]), float(normals[x, 1]), float(normals[x, 2]))
+                rim = not (inside and reach <= x < nx - reach)
+                out[z, y, x] = _disc_mean(p, points, (z, y, x), normal, rim)
 
 
 def smooth_along_sheets(
@@ -65,7 +90,10 @@ def smooth_along_sheets(
         ]
     points = np.asarray(rows, np.float32)
     out = np.empty_like(probability)
+    reach = math.ceil(1.7 * sigma) + 1
     over_slabs(
-        lambda a, b: _average(probability, axis, points, out, a, b), probability.shape[0], threads
+        lambda a, b: _average(probability, axis, points, reach, out, a, b),
+        probability.shape[0],
+        threads,
     )
     return out
