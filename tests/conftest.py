@@ -30,7 +30,8 @@ TINY = (
 )
 """Overrides that make training take seconds."""
 CALLBACKS = (
-    "callbacks=[speed,memory,volume_validation,postprocess,comparison,curves,checkpoint,emergency]",
+    "callbacks=[nonfinite,speed,memory,volume_validation,postprocess,comparison,curves,checkpoint,"
+    "emergency,requeue]",
     "callbacks.comparison.view3d=null",
 )
 """The default callbacks without progress bar and 3-D views."""

@@ -49,6 +49,14 @@ class ExportError(VesuviusError, RuntimeError):
     """An exported file does not give the network's outputs."""
 
 
+class NonFiniteLossError(VesuviusError, ArithmeticError):
+    """Too many training steps in a row had a NaN or infinite loss."""
+
+
+class OutOfMemoryError(VesuviusError, MemoryError):
+    """The device or the machine has too little memory for what was asked."""
+
+
 class SolverError(VesuviusError, RuntimeError):
     """A post-processing solver got input it cannot use."""
 

@@ -31,29 +31,23 @@ class EmergencyCheckpoint(Callback):
 
     def __init__(self, *, folder: str) -> None:
         self.path = Path(folder) / "emergency.ckpt"
-        self._former_handler: Any = None
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Treat SIGUSR1 like SIGTERM, unless something else (SLURM requeueing) listens to it."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Treat SIGUSR1 like SIGTERM, unless something else listens to it.
+
+        Lightning remembers the handlers of before this hook and gives them back at the end, after
+        an error too.
+        """
         del trainer, pl_module
         in_main = threading.current_thread() is threading.main_thread()
         if in_main and signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
-            self._former_handler = signal.signal(
-                signal.SIGUSR1, lambda *_: signal.raise_signal(signal.SIGTERM)
-            )
+            signal.signal(signal.SIGUSR1, lambda *_: signal.raise_signal(signal.SIGTERM))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remove the checkpoint of an earlier, interrupted part of the run."""
         del pl_module
         if trainer.is_global_zero:
             self.path.unlink(missing_ok=True)
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give SIGUSR1 back."""
-        del trainer, pl_module, stage
-        if self._former_handler is not None:
-            signal.signal(signal.SIGUSR1, self._former_handler)
-            self._former_handler = None
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

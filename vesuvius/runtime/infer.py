@@ -29,6 +29,7 @@ from vesuvius.inference import (
     write_mask,
 )
 from vesuvius.inference.store import load_prediction, prediction_path, write_json
+from vesuvius.runtime.memory_errors import inference_memory
 from vesuvius.runtime.provenance import git_commit
 from vesuvius.runtime.results import Results
 from vesuvius.runtime.run_folder import RunFolder, file_hash
@@ -190,9 +191,12 @@ def predict_one(
     job: Job, volume_id: str, image: SlicedVolume, settings: Mapping[str, Any], show: Any
 ) -> VolumePrediction:
     """Stream one volume's prediction into its store; nothing is left after a failure."""
-    with PredictionWriter(
-        job.out_dir, volume_id, shape_zyx=image.shape, settings=settings
-    ) as writer:
+    with (
+        inference_memory(job.roi_zyx, job.cfg.batch_size),
+        PredictionWriter(
+            job.out_dir, volume_id, shape_zyx=image.shape, settings=settings
+        ) as writer,
+    ):
         prediction = predict_volume(
             job.predict,
             image,

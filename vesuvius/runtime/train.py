@@ -21,6 +21,7 @@ from vesuvius.inference.store import write_json
 from vesuvius.runtime import provenance
 from vesuvius.runtime.csv_logger import drop_rows_from
 from vesuvius.runtime.hardware import resolve_trainer
+from vesuvius.runtime.memory_errors import training_memory
 from vesuvius.runtime.quiet import quiet
 from vesuvius.runtime.sweep import isolate_job
 from vesuvius.runtime.weights import describe_differences, load_network, read_checkpoint
@@ -62,7 +63,8 @@ def train(cfg: DictConfig) -> float | None:
         )
         record(cfg, module, datamodule, loggers)
         try:
-            trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True)
+            with training_memory(cfg):
+                trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True)
         except SystemExit as error:  # how Lightning leaves after Ctrl-C or SIGTERM
             log.warning("interrupted; go on with ckpt_path=auto hydra.run.dir=%s", folder)
             sys.exit(143 if isinstance(error, SIGTERMException) else 130)
