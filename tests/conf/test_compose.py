@@ -19,6 +19,10 @@ OPTIONS = sorted(
 OPTIONAL = ("lightning.pytorch.loggers.WandbLogger", "lightning.pytorch.loggers.TensorBoardLogger")
 
 
+TASKS = {"petct": "petct_cocoseg", "cocoseg": "petct_cocoseg"}
+"""Options of another task compose under its experiment."""
+
+
 def composed(config, *overrides):
     with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
         cfg = compose(config, overrides=list(overrides), return_hydra_config=True)
@@ -74,7 +78,8 @@ def overrides_for(group, option):
         return [f"loss/term=[{option}]"]
     if (group, option) == ("data", "surface_zarr"):
         return ["data=surface_zarr", "data.root=somewhere"]
-    return [f"{group}={option}"]
+    task = [f"experiment={e}" for start, e in TASKS.items() if option.startswith(start)]
+    return [*task, f"{group}={option}"]
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda value: str(value))

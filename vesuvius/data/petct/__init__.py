@@ -1,0 +1,1 @@
+"""Paired CT and PET slices with lesion masks: layouts, split, phantom, data set."""

@@ -1,0 +1,1 @@
+"""CoCoSeg: two encoders for CT and PET, channel attention, one decoder."""
