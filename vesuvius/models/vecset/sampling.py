@@ -18,11 +18,11 @@ def choose_points(
     """Return indices of `count` points of each sample, in [0, n).
 
     Args:
-        xyz: coordinates; order matters only through ties and the first point.
+        xyz: coordinates.
         count: how many, at most n.
-        sampling: "farthest" starts at point 0 and adds the point farthest from those chosen
-            (fpsample's k-d tree on the CPU, a loop over the batch elsewhere: same result up to
-            ties); "random" takes any, the same for every sample of the batch.
+        sampling: "farthest" starts at one point and adds the point farthest from those chosen:
+            fpsample's k-d tree on the CPU (first point decided by its tree), elsewhere a loop over
+            the batch from point 0; "random" takes any, the same for every sample of the batch.
 
     Source: Eldar et al. 1997 (farthest point strategy).
 
