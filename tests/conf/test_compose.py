@@ -76,8 +76,8 @@ def overrides_for(group, option):
         return [f"debug={option}"]
     if group == "loss/term":
         return [f"loss/term=[{option}]"]
-    if (group, option) == ("data", "surface_zarr"):
-        return ["data=surface_zarr", "data.root=somewhere"]
+    if (group, option) in (("data", "surface_zarr"), ("data", "heart_npz")):
+        return [f"data={option}", "data.root=somewhere"]
     task = [f"experiment={e}" for start, e in TASKS.items() if option.startswith(start)]
     return [*task, f"{group}={option}"]
 

@@ -1,7 +1,6 @@
 """Writes a folder of phantom hearts: `<root>/heart_<number>.nii.gz` and `phantom.json`."""
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,8 @@ import numpy as np
 
 from vesuvius.data.heart.labels import write_label_map
 from vesuvius.data.heart.phantom import HeartPhantomSettings, make_heart
-from vesuvius.errors import ConfigError, StorageError
+from vesuvius.data.splits import write_text
+from vesuvius.errors import ConfigError
 
 GENERATOR_VERSION = 1
 """Raised whenever the same settings and seed give other voxels."""
@@ -65,11 +65,4 @@ def _keep_record(path: Path, asked: dict[str, object]) -> None:
                 "choose another folder, or delete this one"
             )
         return
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise StorageError(f"{path}: cannot be written ({error})") from error
+    write_text(path, json.dumps(identity, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""Turns a folder of label maps into prepared cases: parallel, resumable, each file whole or absent."""
+"""Turns a folder of label maps into prepared cases: parallel, resumable, each file atomic."""
 
 import hashlib
 import json
@@ -64,8 +64,8 @@ def prepare_hearts(
     """
     if file_workers < 1 or threads < 1:
         raise ConfigError(
-            f"file_workers is {file_workers}, threads {threads}; expected 1 or more (--file-workers, "
-            "--workers)"
+            f"file_workers is {file_workers}, threads {threads}; expected 1 or more "
+            "(--file-workers, --workers)"
         )
     if file_workers == 1 or len(sources) == 1:
         for source in sources:
