@@ -58,6 +58,11 @@ class CompositeLoss(nn.Module):
         """
         used = {head for term in self.terms.values() for head in getattr(term, "heads", ())}
         for head in sorted(set(heads) - used):
+            if "_deep" in head:
+                raise ConfigError(
+                    f"Network head {head!r} comes from model.deep_supervision, which needs "
+                    "loss=surface_deep; or set model.deep_supervision=0."
+                )
             raise ConfigError(
                 f"Network head {head!r} has no loss term (terms: {sorted(self.terms)}). Add one "
                 f"to loss/term, or drop the head (for 'normals': model.normals_head=false)."
@@ -67,6 +72,15 @@ class CompositeLoss(nn.Module):
                 f"A loss term needs the head {head!r}, the network has {sorted(heads)}. Remove "
                 "the term from loss/term or switch the head on in model."
             )
+
+    def targets(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the batch with the `surface` and `valid` of its label, if it has one."""
+        targets = dict(batch)
+        label = targets.get("label")
+        if label is not None:
+            targets["surface"] = (label == SURFACE).float()
+            targets["valid"] = (label != IGNORE).float()
+        return targets
 
     def forward(
         self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]
@@ -78,11 +92,7 @@ class CompositeLoss(nn.Module):
         Computed in float32 whatever the network's precision: sums over 10^6 voxels overflow
         float16 and lose digits in bfloat16.
         """
-        targets = dict(batch)
-        label = targets.get("label")
-        if label is not None:
-            targets["surface"] = (label == SURFACE).float()
-            targets["valid"] = (label != IGNORE).float()
+        targets = self.targets(batch)
         outputs = {name: output.float() for name, output in outputs.items()}
         losses = {name: term(outputs, targets) for name, term in self.terms.items()}
         total = sum(self.weights[name] * loss for name, loss in losses.items())

@@ -28,6 +28,11 @@ class DualHeadResUNet3D(PaddedNetwork):
         norm: 'batch', 'instance' or 'group'.
         normals_head: predict the sheet's normal (nz, ny, nx), tanh, in [-1, 1].
         surface_bias: initial bias of the surface logit; -2 (sigmoid 0.12) starts from background.
+        deep_supervision: surface heads on so many coarser levels of the decoder, in training only;
+            needs loss=surface_deep.
+        sdf_distance: the surface head regresses the signed distance to the sheets' faces within
+            +- so many voxels, from which the logit follows (needs the loss term sdf); None = a
+            plain logit.
 
     Source: the original Chimera project; Ronneberger et al. 2015; He et al. 2016.
     """
@@ -41,6 +46,8 @@ class DualHeadResUNet3D(PaddedNetwork):
         norm: Norm = "batch",
         normals_head: bool = True,
         surface_bias: float = -2.0,
+        deep_supervision: int = 0,
+        sdf_distance: float | None = None,
     ) -> None:
         super().__init__()
         if n_filters < 1 or in_channels < 1:
@@ -73,9 +80,15 @@ class DualHeadResUNet3D(PaddedNetwork):
         self.normals_head = nn.Conv3d(n_filters, 3, 1) if normals_head else None
         assert self.surface_head.bias is not None
         nn.init.constant_(self.surface_head.bias, surface_bias)
+        self.add_deep_heads(widths[:-1], deep_supervision, bias=surface_bias)
+        self.read_distance(sdf_distance, self.surface_head, bias=surface_bias)
 
     def features(self, image: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b n z y x"]:
         """Return the last feature map; (z, y, x) must divide by `divisor_zyx`."""
+        return self.feature_levels(image)[0]
+
+    def feature_levels(self, image: Float[Tensor, "b c z y x"]) -> list[Tensor]:
+        """Return the feature maps of the decoder's levels, the finest first."""
         skips: list[Tensor] = []
         hidden: Tensor = image
         for block, pool in zip(self.encoder, self.pools, strict=True):
@@ -83,6 +96,8 @@ class DualHeadResUNet3D(PaddedNetwork):
             skips.append(hidden)
             hidden = pool(hidden)
         hidden = self.bottleneck(hidden)
+        levels: list[Tensor] = []
         for up, block in zip(self.upsamplers, self.decoder, strict=True):
             hidden = block(torch.cat([up(hidden), skips.pop()], dim=1))
-        return hidden
+            levels.append(hidden)
+        return levels[::-1]

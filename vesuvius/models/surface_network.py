@@ -1,5 +1,6 @@
-"""Frame of the surface networks: padding, the two heads, output at input resolution."""
+"""Frame of the surface networks: padding, the heads, output at input resolution."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -12,6 +13,13 @@ from torch.utils.checkpoint import checkpoint
 from vesuvius.errors import ConfigError, ShapeMismatchError
 
 Upsample = Literal["trilinear", "subvoxel"]
+SDF_SOFTNESS = 0.5
+"""Voxels of signed distance per unit of surface logit: half a voxel inside gives 0.73."""
+
+
+def deep_name(level: int) -> str:
+    """Return the name of the surface logits of the `level`-th coarser level, from 1."""
+    return f"surface_logit_deep{level}"
 
 
 def run_checkpointed(block: Callable[[Tensor], Tensor], x: Tensor, *, enabled: bool) -> Tensor:
@@ -82,7 +90,8 @@ class Head3D(nn.Module):
 class PaddedNetwork(nn.Module):
     """Images of any size through `features` and the heads: padded (replicated), then cut back.
 
-    Subclasses set the attributes below and implement `features`.
+    Subclasses set the attributes below and implement `features`; those that can supervise coarser
+    levels call `add_deep_heads` and implement `feature_levels`.
     """
 
     in_channels: int
@@ -90,24 +99,81 @@ class PaddedNetwork(nn.Module):
     surface_head: nn.Module
     normals_head: nn.Module | None
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.deep_heads: nn.ModuleList | None = None
+        self.sdf_distance: float | None = None
+
     @property
     def heads(self) -> tuple[str, ...]:
-        """Names of the outputs, the keys of what `forward` returns."""
-        return ("surface_logit",) if self.normals_head is None else ("surface_logit", "normals")
+        """Names of the outputs, the keys of what `forward` returns in the current mode."""
+        names = ["surface_logit"]
+        if self.sdf_distance is not None:
+            names.append("sdf")
+        if self.normals_head is not None:
+            names.append("normals")
+        if self.training and self.deep_heads is not None:
+            names += [deep_name(level) for level in range(1, len(self.deep_heads) + 1)]
+        return tuple(names)
 
     def features(self, image: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b n sz sy sx"]:
         """Return the last feature map; (z, y, x) divide by `divisor_zyx`."""
         raise NotImplementedError
+
+    def feature_levels(self, image: Float[Tensor, "b c z y x"]) -> list[Tensor]:
+        """Return the feature maps of the decoder's levels, the finest first."""
+        return [self.features(image)]
+
+    def add_deep_heads(self, channels: Sequence[int], count: int, *, bias: float) -> None:
+        """Add surface heads to the `count` levels after the finest; `channels` are all levels'.
+
+        Raises:
+            ConfigError: fewer levels than that.
+        """
+        if not 0 <= count < len(channels):
+            raise ConfigError(
+                f"model.deep_supervision={count}; expected 0 to {len(channels) - 1}: the decoder "
+                f"has {len(channels)} levels and the finest has its heads already."
+            )
+        if count:
+            self.deep_heads = nn.ModuleList(nn.Conv3d(n, 1, 1) for n in channels[1 : count + 1])
+            for head in self.deep_heads:
+                assert isinstance(head, nn.Conv3d)
+                assert head.bias is not None
+                nn.init.constant_(head.bias, bias)
+
+    def read_distance(self, distance: float | None, head: nn.Conv3d, *, bias: float) -> None:
+        """Let the surface head give a signed distance; `bias` is the surface logit to start from.
+
+        Raises:
+            ConfigError: a distance that cannot hold the first logit.
+        """
+        self.sdf_distance = distance
+        if distance is None:
+            return
+        start = -bias * SDF_SOFTNESS / distance if distance > 0 else 1.0
+        if not -1 < start < 1:
+            raise ConfigError(
+                f"model.sdf_distance={distance} must exceed {abs(bias) * SDF_SOFTNESS} voxels to "
+                f"start at model.surface_bias={bias}; 4 to 8 are usual."
+            )
+        assert head.bias is not None
+        nn.init.constant_(head.bias, math.atanh(start))
 
     def forward(self, image: Float[Tensor, "b c z y x"]) -> dict[str, Tensor]:
         """Return the heads for an image in [0, 1] of any (z, y, x).
 
         Returns:
             surface_logit: (b, 1, z, y, x), sigmoid gives the surface probability.
+            sdf: (b, 1, z, y, x), signed distance to the sheets' faces in voxels, negative inside,
+                within +-sdf_distance; only if that is set, and then surface_logit is
+                -sdf / SDF_SOFTNESS.
             normals: (b, 3, z, y, x), (nz, ny, nx) in [-1, 1]; absent without the head.
+            surface_logit_deep<i>: in training with deep supervision, at the i-th coarser level.
 
         Raises:
-            ShapeMismatchError: not five axes, or another number of channels.
+            ShapeMismatchError: not five axes, another number of channels, or a training crop that
+                deep supervision cannot divide.
         """
         if image.dim() != 5 or image.shape[1] != self.in_channels:
             raise ShapeMismatchError(
@@ -117,12 +183,31 @@ class PaddedNetwork(nn.Module):
         pad = [(-s) % d for s, d in zip(size, self.divisor_zyx, strict=True)]
         if any(pad):
             image = F.pad(image, (0, pad[2], 0, pad[1], 0, pad[0]), mode="replicate")
-        hidden = self.features(image)
-        outputs = {"surface_logit": self.surface_head(hidden)}
-        if self.normals_head is not None:
-            outputs["normals"] = torch.tanh(self.normals_head(hidden))
+        if self.training and self.deep_heads is not None:
+            if any(pad):
+                raise ShapeMismatchError(
+                    f"training crop {tuple(size)} does not divide by {self.divisor_zyx}, which "
+                    "model.deep_supervision needs; change data.patch_zyx."
+                )
+            levels = self.feature_levels(image)
+            outputs = self._read_heads(levels[0])
+            for number, head in enumerate(self.deep_heads, start=1):
+                outputs[deep_name(number)] = head(levels[number])
+            return outputs
+        outputs = self._read_heads(self.features(image))
         if any(pad):
             return {k: v[:, :, : size[0], : size[1], : size[2]] for k, v in outputs.items()}
+        return outputs
+
+    def _read_heads(self, hidden: Tensor) -> dict[str, Tensor]:
+        surface = self.surface_head(hidden)
+        if self.sdf_distance is None:
+            outputs = {"surface_logit": surface}
+        else:
+            distance = torch.tanh(surface) * self.sdf_distance
+            outputs = {"surface_logit": distance / -SDF_SOFTNESS, "sdf": distance}
+        if self.normals_head is not None:
+            outputs["normals"] = torch.tanh(self.normals_head(hidden))
         return outputs
 
 
