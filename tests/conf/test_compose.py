@@ -76,10 +76,9 @@ def overrides_for(group, option):
         return [f"debug={option}"]
     if group == "loss/term":
         return [f"loss/term=[{option}]"]
-    if (group, option) in (("data", "surface_zarr"), ("data", "heart_npz")):
-        return [f"data={option}", "data.root=somewhere"]
+    root = ["data.root=somewhere"] if option in ("surface_zarr", "heart_npz") else []
     task = [f"experiment={e}" for start, e in TASKS.items() if option.startswith(start)]
-    return [*task, f"{group}={option}"]
+    return [*task, f"{group}={option}", *root]
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda value: str(value))
