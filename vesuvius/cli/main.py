@@ -23,9 +23,11 @@ COMMANDS = (
     "winding",
     "sheets",
     "export",
+    "nnunet",
     "check-model",
     "benchmark",
     "diagnose",
+    "petct",
 )
 
 

@@ -73,3 +73,7 @@ class PETCTModule(BaseModule):
         del batch
         share = (outputs["lesion_logit"].detach() > 0).float().mean()
         self.log("train/foreground_share", share, on_step=True, on_epoch=False)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep where the network's weights started from (random or a file's hash)."""
+        checkpoint["provenance"] = dict(getattr(self.model, "provenance", {}))

@@ -64,8 +64,14 @@ class RunFolder:
         return path
 
     def network(self, checkpoint: Path) -> nn.Module:
-        """Return the network as it was configured in training, with the checkpoint's weights."""
-        network = instantiate(self.config.model, _convert_="all")
+        """Return the network as it was configured in training, with the checkpoint's weights.
+
+        A file that a VGG branch started from is not needed: the checkpoint holds the branch.
+        """
+        model = self.config.model.copy()
+        if "vgg" in model and model.vgg.weights != "none":
+            model.vgg.weights = "checkpoint"
+        network = instantiate(model, _convert_="all")
         assert isinstance(network, nn.Module)
         return load_network(network, checkpoint)
 

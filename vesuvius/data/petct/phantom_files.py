@@ -23,7 +23,7 @@ def write_phantom(
     slices_per_patient: int,
     settings: PhantomSettings,
     seed: int = 0,
-    progress: Callable[[], None] = lambda: None,
+    progress: Callable[[], object] = lambda: None,
 ) -> int:
     """Write what is missing and return how many slices were drawn.
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vesuvius.errors import ConfigError, ShapeMismatchError, VolumeFormatError
 from vesuvius.models.petct.attention import ChannelAttention, Fusion
-from vesuvius.models.petct.vgg import BranchFactory
+from vesuvius.models.petct.vgg import BranchFactory, VGG19Branch
 
 Encoders = Literal["independent", "shared"]
 Norm2D = Literal["instance", "batch"]
@@ -158,6 +158,12 @@ class CoCoSeg(nn.Module):
         self.lesion_head = nn.Conv2d(width, 1, 1)
         assert self.lesion_head.bias is not None
         nn.init.constant_(self.lesion_head.bias, output_bias)
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """Return what a checkpoint must tell about the weights it started from."""
+        origins = {branch.origin for branch in self.vggs if isinstance(branch, VGG19Branch)}
+        return {"vgg": ", ".join(sorted(origins)) or "none"}
 
     def forward(self, image: Float[Tensor, "b 2 y x"]) -> dict[str, Tensor]:
         """Return {"lesion_logit": (b, 1, y, x)} for CT and PET of any size from 16 x 16.

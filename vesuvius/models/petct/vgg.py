@@ -29,7 +29,8 @@ class VGG19Branch(nn.Module):
 
     A max pooling is inserted after conv1_1, so that the levels match those of a U-Net encoder:
     conv1_1, ReLU, pool, conv1_2, ReLU | pool, conv2_1, conv2_2 | pool, conv3_1 .. conv3_4.
-    Parameters have torchvision's names (`features.0.weight` ...).
+    Parameters have torchvision's names (`features.0.weight` ...). `origin` says where the weights
+    came from: "random", or the SHA-256 of a file.
 
     Args:
         width: channels of the first level; 64 is VGG19.
@@ -40,6 +41,7 @@ class VGG19Branch(nn.Module):
 
     def __init__(self, *, width: int = FULL_WIDTH, imagenet_norm: bool = False) -> None:
         super().__init__()
+        self.origin = "random"
         self.imagenet_norm = imagenet_norm
         widths = [width * m for m in _MULTIPLES]
         self.features = nn.ModuleDict(
@@ -107,6 +109,7 @@ def vgg19_branch(
             )
         tensors, digest = read_vgg19(Path(weights))
         branch.load_state_dict(tensors)
+        branch.origin = f"sha256:{digest}"
         log.info("VGG branch from %s, sha256 %s", weights, digest)
     if trainable is False or (trainable is None and weights not in ("random", "checkpoint")):
         branch.requires_grad_(requires_grad=False)
