@@ -1,0 +1,1 @@
+"""Scores of hearts: at points, on dense grids, between surfaces."""
