@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import Progress as Bar
 from rich.progress import TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import nn
 
 from vesuvius import __version__
 from vesuvius.data.sources import list_volumes
@@ -28,8 +29,10 @@ from vesuvius.inference import (
     surface_predictor,
     write_mask,
 )
+from vesuvius.inference.accumulate import NORMALS, PROBABILITY
 from vesuvius.inference.store import load_prediction, prediction_path, write_json
 from vesuvius.runtime.memory_errors import inference_memory
+from vesuvius.runtime.nnunet_predict import NnunetInference, nnunet_inference
 from vesuvius.runtime.provenance import git_commit
 from vesuvius.runtime.results import Results
 from vesuvius.runtime.run_folder import RunFolder, file_hash
@@ -63,6 +66,8 @@ class Job:
     roi_zyx: list[int]
     settings: Mapping[str, Any]
     postprocess: Postprocess | None
+    outputs: tuple[str, ...] = (PROBABILITY, NORMALS)
+    nnunet: NnunetInference | None = None
 
 
 def infer(cfg: DictConfig) -> float | None:
@@ -124,8 +129,18 @@ def make_job(cfg: DictConfig) -> Job:
     """Rebuild the network of the run and everything else that is needed once."""
     run = RunFolder(cfg.run_dir)
     checkpoint = run.checkpoint(cfg.checkpoint)
-    network = prepare_network(run.network(checkpoint), device=cfg.device, precision=cfg.precision)
+    trained = run.network(checkpoint)
     roi_zyx = list(cfg.roi_zyx) if cfg.roi_zyx else run.patch_zyx()
+    imported = nnunet_inference(
+        run.path,
+        trained,
+        roi_zyx=roi_zyx,
+        overlap=cfg.overlap,
+        tta=cfg.tta,
+        device=cfg.device,
+        precision=cfg.precision,
+    )
+    network = imported or prepare_network(trained, device=cfg.device, precision=cfg.precision)
     log.info(
         "%s on %s in %s, window %s, overlap %s, tta %s",
         *(checkpoint, network.device, network.precision, roi_zyx, cfg.overlap, cfg.tta),
@@ -140,11 +155,21 @@ def make_job(cfg: DictConfig) -> Job:
     return Job(
         cfg=cfg,
         out_dir=Path(cfg.out_dir),
-        predict=surface_predictor(network, tta=cfg.tta),
+        predict=None
+        if isinstance(network, NnunetInference)
+        else surface_predictor(network, tta=cfg.tta),
         roi_zyx=roi_zyx,
         settings=settings,
         postprocess=instantiate(cfg.postprocess, _convert_="all") if cfg.postprocess else None,
+        outputs=stored_outputs(trained),
+        nnunet=imported,
     )
+
+
+def stored_outputs(network: nn.Module) -> tuple[str, ...]:
+    """Return what to store of a network: the probability, and normals if it has that head."""
+    heads = getattr(network, "heads", (NORMALS,))
+    return (PROBABILITY, NORMALS) if NORMALS in heads else (PROBABILITY,)
 
 
 def handle_volume(
@@ -194,20 +219,29 @@ def predict_one(
     with (
         inference_memory(job.roi_zyx, job.cfg.batch_size),
         PredictionWriter(
-            job.out_dir, volume_id, shape_zyx=image.shape, settings=settings
+            job.out_dir,
+            volume_id,
+            shape_zyx=image.shape,
+            outputs=job.outputs,
+            settings=settings,
         ) as writer,
     ):
-        prediction = predict_volume(
-            job.predict,
-            image,
-            roi_zyx=job.roi_zyx,
-            overlap=job.cfg.overlap,
-            batch_size=job.cfg.batch_size,
-            device=job.cfg.device,
-            out=writer.arrays,
-            progress=show,
-            threshold=job.cfg.threshold,
-        )
+        if job.nnunet is not None:
+            prediction = job.nnunet.predict_volume(
+                image, out=writer.arrays, progress=show, threshold=job.cfg.threshold
+            )
+        else:
+            prediction = predict_volume(
+                job.predict,
+                image,
+                roi_zyx=job.roi_zyx,
+                overlap=job.cfg.overlap,
+                batch_size=job.cfg.batch_size,
+                device=job.cfg.device,
+                out=writer.arrays,
+                progress=show,
+                threshold=job.cfg.threshold,
+            )
         writer.finish(prediction.report)
     return prediction
 
