@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.winding_cases import DEFAULT, Case, make_case
-from vesuvius.errors import DeviceError, ShapeMismatchError, SolverError, VolumeFormatError
+from vesuvius.errors import ShapeMismatchError, SolverError, VolumeFormatError
 from vesuvius.postprocess import WindingResult, winding_field
 from vesuvius.postprocess.winding import MaskSettings
 
@@ -164,8 +164,3 @@ def test_low_coherence_falls_back_to_the_threshold_mask_and_says_so(case):
     assert result.fallback
     np.testing.assert_array_equal(result.mask, case.probability > 0.5)
     assert "cleaned threshold mask" in str(result.report["warning"])
-
-
-def test_cuda_is_refused_and_not_silently_replaced(case):
-    with pytest.raises(DeviceError, match="no CUDA path yet"):
-        winding_field(case.probability, device="cuda")

@@ -13,12 +13,10 @@ import numpy.typing as npt
 
 from vesuvius.postprocess.winding import density as density_stage
 from vesuvius.postprocess.winding import lock, orientation, sign, slabs, targets
-from vesuvius.postprocess.winding.numbering import upsample
+from vesuvius.postprocess.winding.backend import Backend, CompiledBackend
 from vesuvius.postprocess.winding.orientation import Blocks
-from vesuvius.postprocess.winding.poisson import PoissonSolver
 from vesuvius.postprocess.winding.sample import BLOCK
 from vesuvius.postprocess.winding.settings import FieldSettings
-from vesuvius.postprocess.winding.smooth import smooth_along_sheets
 from vesuvius.types import ByteVolume, FloatVolume
 
 RETRIES: tuple[dict[str, Any], ...] = (
@@ -115,29 +113,32 @@ def oriented_normals(
 def solve_field(
     probability: FloatVolume, normals: FloatVolume | None = None, *,
     density: FloatVolume | None = None, umbilicus_yx: tuple[float, float] | None = None,
-    settings: FieldSettings | None = None, threads: int = 1,
+    settings: FieldSettings | None = None, threads: int = 1, backend: Backend | None = None,
 ) -> Solution:  # fmt: skip
-    """Return the winding field of a checked probability; see `winding_field` for the arguments."""
-    settings = settings or FieldSettings()
+    """Return the winding field of a checked probability; see `winding_field` for the arguments.
+
+    `backend` runs the heavy stages; None: compiled loops on `threads` threads.
+    """
+    settings, backend = settings or FieldSettings(), backend or CompiledBackend(threads)
     watch = Stopwatch()
     axis = oriented_normals(probability, normals, umbilicus_yx, settings, threads)
     watch.lap("orientation")
     if settings.sheet_sigma > 0:
-        probability = smooth_along_sheets(
-            probability, axis, sigma=settings.sheet_sigma, threads=threads
-        )
+        probability = backend.smooth(probability, axis, sigma=settings.sheet_sigma)
     watch.lap("smooth")
-    mass, offset = slabs.slab_profile(probability, axis, dip=settings.valley, threads=threads)
+    mass, offset = backend.slab_profile(probability, axis, dip=settings.valley)
     counts, _ = slabs.sheet_counts(
         probability, mass, offset, most=settings.most_sheets, threads=threads
     )
     watch.lap("slabs")
-    scene = _Scene(probability, axis, mass, offset, counts, density, settings, threads)
+    scene = _Scene(
+        probability, axis, mass, offset, counts, density, settings, threads, backend
+    )  # fmt: skip
     watch.lap("density")
     best = _best_attempt(scene, settings, watch)
     settled = _settled(scene, best, settings)
     watch.lap("lock")
-    solution = upsample(settled, probability.shape, threads=threads)
+    solution = backend.upsample(settled, probability.shape)
     watch.lap("upsample")
     return Solution(
         solution, axis, best.density, best.coherence, best.residual, best.iterations,
@@ -151,6 +152,7 @@ class _Scene:
     def __init__(
         self, probability: FloatVolume, axis: Blocks, mass: FloatVolume, offset: FloatVolume,
         counts: ByteVolume, density: FloatVolume | None, settings: FieldSettings, threads: int,
+        backend: Backend,
     ) -> None:  # fmt: skip
         self.axis, self.threads = axis, threads
         self.density = None if density is None else _block_mean(density)
@@ -162,9 +164,7 @@ class _Scene:
         self.jumps = targets.jump_density(probability, mass, counts, threads=threads)
         self.normals = targets.cell_normals(axis, probability.shape, threads=threads)
         cells = targets.cell_shape(probability.shape)
-        self.solver = PoissonSolver(
-            cells, normals=self.normals, stiffness=settings.stiffness, threads=threads
-        )
+        self.solver = backend.poisson(cells, normals=self.normals, stiffness=settings.stiffness)
         z, y, x = ((n - 1) / 2 for n in probability.shape)
         self.ridges = lock.collect_ridges(
             probability, offset, counts, axis, cells, (z, y, x), threads=threads
@@ -209,10 +209,8 @@ def _attempt(scene: _Scene, settings: FieldSettings, watch: Stopwatch) -> _Attem
     )
     rhs = targets.right_hand_side(scene.jumps, scene.normals, supplied, rho, threads=scene.threads)
     watch.lap("targets")
-    start = np.zeros_like(rhs)
-    scene.solver.set_screen(start)
     w, residual, iterations = scene.solver.solve(
-        rhs, start, tolerance=settings.tolerance, iterations=settings.iterations
+        rhs, tolerance=settings.tolerance, iterations=settings.iterations
     )
     watch.lap("solve")
     w = _locked(scene, w, rhs, settings)
@@ -224,8 +222,8 @@ def _locked(
     scene: _Scene, w: FloatVolume, rhs: FloatVolume, settings: FieldSettings
 ) -> FloatVolume:
     """Return the field locked to the ridges from the seed outward."""
-    return lock.grow_lock(
-        scene.solver, lock.seed_phase(w, scene.ridges, radius=SEED_RADIUS), rhs, scene.ridges,
+    return scene.solver.lock(
+        lock.seed_phase(w, scene.ridges, radius=SEED_RADIUS), rhs, scene.ridges,
         radii=lock.lock_radii(scene.ridges, settings.lock_step), weight=settings.lock_weight,
         window=settings.lock_window, iterations=settings.lock_iterations,
         tolerance=settings.tolerance,
@@ -236,7 +234,7 @@ def _settled(scene: _Scene, best: _Attempt, settings: FieldSettings) -> FloatVol
     """Return the field after one stiff stage that puts its levels on the ridges."""
     if settings.settle_weight <= 0 or len(scene.ridges) == 0:
         return best.w
-    return lock.grow_lock(
-        scene.solver, best.w, best.rhs, scene.ridges, radii=[np.inf, np.inf],
+    return scene.solver.lock(
+        best.w, best.rhs, scene.ridges, radii=[np.inf, np.inf],
         weight=settings.settle_weight, window=0.5, iterations=4, tolerance=settings.tolerance,
     )  # fmt: skip

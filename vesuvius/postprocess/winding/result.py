@@ -7,12 +7,13 @@ import numpy as np
 import numpy.typing as npt
 
 from vesuvius.postprocess.winding import mask as mask_stage
+from vesuvius.postprocess.winding.backend import Backend, CompiledBackend
 from vesuvius.postprocess.winding.checks import (
     checked_density,
     checked_normals,
     checked_probability,
 )
-from vesuvius.postprocess.winding.device import resolve_device
+from vesuvius.postprocess.winding.device import make_backend
 from vesuvius.postprocess.winding.field import Solution, Stopwatch, solve_field
 from vesuvius.postprocess.winding.numbering import NO_LEVEL
 from vesuvius.postprocess.winding.parallel import resolve_threads
@@ -64,7 +65,7 @@ def winding_field(
         density: (z, y, x) windings per voxel if a network predicts them; measured if None.
         umbilicus_yx: scroll axis in the chunk's voxel coordinates; fixes which way numbers rise
             (outward). None: along the network's normals, or increasing index without them.
-        device: "cpu" or "auto"; "cuda" is not written yet.
+        device: "cpu", "cuda" (CuPy), or "auto": CUDA where CuPy finds a device.
         threads: CPU threads; None: all cores of this process.
         settings: constants of the solver.
         mask_settings: constants of the mask.
@@ -73,7 +74,7 @@ def winding_field(
         SolverError: the probability is not a volume.
         VolumeFormatError: NaN, values out of range, or a wrong dtype.
         ShapeMismatchError: normals or density of another shape.
-        DeviceError: device="cuda".
+        DeviceError: device="cuda" without CuPy or a CUDA device.
 
     Source: own; see docs/winding.md.
     """
@@ -81,18 +82,18 @@ def winding_field(
     volume = checked_probability(probability)
     vectors = checked_normals(normals, volume.shape)
     windings = checked_density(density, volume.shape)
-    resolve_device(device)
     workers = resolve_threads(threads)
+    backend = make_backend(device, workers)
     solution = solve_field(
         volume, vectors, density=windings, umbilicus_yx=umbilicus_yx, settings=settings,
-        threads=workers,
+        threads=workers, backend=backend,
     )  # fmt: skip
     watch = Stopwatch()
     fallback = solution.coherence < mask_settings.fallback_coherence
     if fallback:
         labels = threshold_labels(volume, mask_settings)
     else:
-        labels = sheet_labels(volume, solution, mask_settings, threads=workers)
+        labels = sheet_labels(volume, solution, mask_settings, threads=workers, backend=backend)
     watch.lap("mask")
     seconds = solution.seconds | watch.seconds
     return WindingResult(
@@ -112,18 +113,17 @@ def data_thickness(probability: FloatVolume, solution: Solution, threshold: floa
 
 
 def sheet_labels(
-    probability: FloatVolume, solution: Solution, settings: MaskSettings, *, threads: int
-) -> LabelVolume:
+    probability: FloatVolume, solution: Solution, settings: MaskSettings, *, threads: int,
+    backend: Backend | None = None,
+) -> LabelVolume:  # fmt: skip
     """Return sheet numbers from 1 on the mask that `settings` describe, 0 elsewhere."""
+    backend = backend or CompiledBackend(threads)
     thickness = settings.thickness
     if thickness is None:
         thickness = data_thickness(probability, solution, settings.threshold)
-    level, depth = mask_stage.band_levels(
-        probability, solution.field, solution.axis, thickness=thickness,
-        threshold=settings.support_threshold, support=settings.support,
-        support_radius=settings.support_radius, hole_probability=settings.hole_probability,
-        hole_support=settings.hole_support, threads=threads,
-    )  # fmt: skip
+    level, depth = backend.band(
+        probability, solution.field, solution.axis, thickness=thickness, settings=settings
+    )
     if settings.cut:
         level = mask_stage.cut_levels(level, depth, threads=threads)
     level = mask_stage.drop_dust(level, settings.dust)

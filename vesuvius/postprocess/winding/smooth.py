@@ -18,6 +18,8 @@ from vesuvius.types import FloatVolume
 
 EMPTY = 0.04
 """Voxels below are left alone: half of a volume, and no slab reaches down there."""
+SLACK = 1e-3
+"""Samples this far outside of the volume still count: rounding must not decide at its rim."""
 
 
 @compiled
@@ -41,7 +43,7 @@ def _disc_mean(
         z, y, x = cz + a * tz + b * uz, cy + a * ty + b * uy, cx + a * tx + b * ux
         if not rim:
             total += weight * inner_trilinear(p, z, y, x)
-        elif min(z, y, x) < 0.0 or z > nz - 1.0 or y > ny - 1.0 or x > nx - 1.0:
+        elif min(z, y, x) < -SLACK or max(z - nz, y - ny, x - nx) > SLACK - 1.0:
             continue
         else:
             total += weight * trilinear(p, z, y, x)
@@ -70,6 +72,18 @@ def _average(
                 out[z, y, x] = _disc_mean(p, points, (z, y, x), normal, rim)
 
 
+def disc_points(sigma: float) -> npt.NDArray[np.float32]:
+    """Return the rows (along t, along u, weight) of 13 samples that reach 1.7 sigma."""
+    rows = [(0.0, 0.0, 1.0)]
+    for radius, number in ((0.9 * sigma, 5), (1.7 * sigma, 7)):
+        weight = math.exp(-0.5 * (radius / sigma) ** 2)
+        rows += [
+            (radius * math.cos(turn), radius * math.sin(turn), weight)
+            for turn in 2 * math.pi * (np.arange(number) + 0.25) / number
+        ]
+    return np.asarray(rows, np.float32)
+
+
 def smooth_along_sheets(
     probability: FloatVolume, axis: Blocks, *, sigma: float, threads: int
 ) -> FloatVolume:
@@ -78,17 +92,10 @@ def smooth_along_sheets(
     Args:
         probability: (z, y, x) in [0, 1].
         axis: (bz, by, bx, 3) unit normals.
-        sigma: of the Gaussian in voxels; 13 samples reach 1.7 sigma.
+        sigma: of the Gaussian in voxels.
         threads: number of threads.
     """
-    rows = [(0.0, 0.0, 1.0)]
-    for radius, number in ((0.9 * sigma, 5), (1.7 * sigma, 7)):
-        weight = math.exp(-0.5 * (radius / sigma) ** 2)
-        rows += [
-            (radius * math.cos(turn), radius * math.sin(turn), weight)
-            for turn in 2 * math.pi * (np.arange(number) + 0.25) / number
-        ]
-    points = np.asarray(rows, np.float32)
+    points = disc_points(sigma)
     out = np.empty_like(probability)
     reach = math.ceil(1.7 * sigma) + 1
     over_slabs(
