@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
 from vesuvius.modules.safe_conv import guard_shallow_convolutions
+from vesuvius.modules.schedule_free import ScheduleFreeMode
 from vesuvius.modules.schedules import PlateauStepper, ScorePlateau
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -125,8 +126,8 @@ class BaseModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": plan}
 
     def configure_callbacks(self) -> list[Callback]:
-        """Return what steps a schedule that follows a score; `lr_scheduler_step` does not."""
-        return [PlateauStepper()]
+        """Return what steps a schedule that follows a score, and what minds schedule-free modes."""
+        return [PlateauStepper(), ScheduleFreeMode()]
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step a schedule over optimizer steps."""
