@@ -20,6 +20,7 @@ COMMANDS = (
     "verify",
     "splits",
     "score",
+    "submit",
     "winding",
     "sheets",
     "export",
