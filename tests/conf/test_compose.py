@@ -76,6 +76,8 @@ def overrides_for(group, option):
         return [f"debug={option}"]
     if group == "loss/term":
         return [f"loss/term=[{option}]"]
+    if group == "postprocess/step":
+        return ["postprocess=chain", f"postprocess/step=[{option}]"]
     root = ["data.root=somewhere"] if option in ("surface_zarr", "heart_npz") else []
     task = [f"experiment={e}" for start, e in TASKS.items() if option.startswith(start)]
     return [*task, f"{group}={option}", *root]
