@@ -1,7 +1,6 @@
 """What a network is: layers, sizes, cost; from a run, an export, or configuration overrides."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,8 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import vesuvius
 from vesuvius.errors import ConfigError
+from vesuvius.runtime.config_folder import config_folder
 from vesuvius.runtime.run_folder import RunFolder
 
 
@@ -23,14 +22,9 @@ def compose_training(overrides: Sequence[str]) -> DictConfig:
     """Return the configuration that `python train.py <overrides>` would run with.
 
     Raises:
-        ConfigError: no `conf/` beside the package, or an override that does not fit.
+        ConfigError: no configuration groups, or an override that does not fit.
     """
-    folder = Path(vesuvius.__file__).parents[1] / "conf"
-    if not folder.is_dir():
-        raise ConfigError(
-            f"The configuration folder {folder} does not exist; work in a checkout installed with "
-            "`pip install -e .`, or give the folder of a run."
-        )
+    folder = config_folder()
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(folder), version_base="1.3"):

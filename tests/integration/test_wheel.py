@@ -1,0 +1,58 @@
+"""The wheel works where there is no checkout."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", str(ROOT), "--no-deps", "--no-build-isolation"]
+        + ["--quiet", "--wheel-dir", str(folder)],
+        check=True,
+    )
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_every_group_is_inside(wheel):
+    inside = set(zipfile.ZipFile(wheel).namelist())
+    there = {path.relative_to(ROOT).as_posix() for path in (ROOT / "conf").rglob("*.yaml")}
+    own = {name for name in there if not name.startswith("conf/local/")}
+    assert own <= {name.removeprefix("vesuvius/") for name in inside}
+    assert not any(name.startswith(("tests/", "benchmarks/", "conf/")) for name in inside)
+
+
+def test_trains_outside_the_checkout(wheel, tmp_path):
+    target = tmp_path / "site"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+        + ["--target", str(target), str(wheel)],
+        check=True,
+    )
+    code = "import vesuvius, sys; sys.exit(not vesuvius.__file__.startswith(sys.argv[1]))"
+    environment = {**os.environ, "PYTHONPATH": str(target)}
+    subprocess.run(
+        [sys.executable, "-c", code, str(target)], check=True, env=environment, cwd=tmp_path
+    )
+    subprocess.run(
+        [sys.executable, "-m", "vesuvius.train", "data.shape_zyx=[32,48,48]", "data.num_volumes=2"]
+        + ["data.val_share=0.5", "data.patch_zyx=[16,32,32]", "data.samples_per_volume=1"]
+        + ["data.batch_size=1", "model.n_filters=2", "callbacks=[checkpoint]", "logger=none"]
+        + ["trainer.max_epochs=1", "optimized_metric=null", "data.folder=data", "task_name=wheel"],
+        check=True,
+        env=environment,
+        cwd=tmp_path,
+        timeout=300,
+    )
+    assert list(tmp_path.glob("logs/wheel/runs/*/checkpoints/last.ckpt"))
