@@ -18,8 +18,8 @@ from torch import Tensor
 from vesuvius.errors import ConfigError
 from vesuvius.types import IGNORE
 
-_FULL_SCALE = {torch.uint8: 255.0, torch.uint16: 65535.0}
-_OUTSIDE = {"label": IGNORE, "wrap": 0}
+FULL_SCALE = {torch.uint8: 255.0, torch.uint16: 65535.0}
+OUTSIDE = {"label": IGNORE, "wrap": 0}
 
 
 class SurfaceTransforms:
@@ -93,14 +93,14 @@ class SurfaceTransforms:
         """
         changed = dict(batch)
         image = batch["image"]
-        image = image.to(torch.float32) / _FULL_SCALE.get(image.dtype, 1.0)
-        rngs = self._generators(batch, epoch)
+        image = image.to(torch.float32) / FULL_SCALE.get(image.dtype, 1.0)
+        rngs = sample_generators(batch, self.seed, epoch)
         turned = [n for n, rng in enumerate(rngs) if rng.random() < self.rotate_share]
         if turned and self.max_degrees > 0:
             angles = np.array([rngs[n].uniform(-1, 1, 3) * self.max_degrees for n in turned])
             grid = rotation_grid(image.shape[2:], angles, image.device)
             image[turned] = sample_linear(image[turned], grid)
-            for name, outside in _OUTSIDE.items():
+            for name, outside in OUTSIDE.items():
                 if name in batch:
                     changed[name] = batch[name].clone()
                     changed[name][turned] = sample_nearest(batch[name][turned], grid, outside)
@@ -111,13 +111,6 @@ class SurfaceTransforms:
                 self._cut_out(sample, rng)
         changed["image"] = image
         return changed
-
-    def _generators(self, batch: Mapping[str, Any], epoch: int) -> list[np.random.Generator]:
-        origins = batch["origin_zyx"].tolist()
-        return [
-            np.random.default_rng([self.seed, epoch, zlib.crc32(volume_id.encode()), *origin])
-            for volume_id, origin in zip(batch["volume_id"], origins, strict=True)
-        ]
 
     def _change_grey_values(self, sample: Tensor, rng: np.random.Generator) -> None:
         """Stretch about the mean and shift, in place; the result stays in [0, 1]."""
@@ -136,6 +129,14 @@ class SurfaceTransforms:
             ]
             z, y, x = (slice(b, b + s) for b, s in zip(begin, sizes, strict=True))
             sample[:, z, y, x] = 0
+
+
+def sample_generators(batch: Mapping[str, Any], seed: int, epoch: int) -> list[np.random.Generator]:
+    """Return a generator for each crop of a batch, seeded by (seed, epoch, volume, origin)."""
+    return [
+        np.random.default_rng([seed, epoch, zlib.crc32(volume_id.encode()), *origin])
+        for volume_id, origin in zip(batch["volume_id"], batch["origin_zyx"].tolist(), strict=True)
+    ]
 
 
 def rotation_matrix(degrees_zyx: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
