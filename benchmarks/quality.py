@@ -1,0 +1,191 @@
+"""Ours beside MONAI and an nnU-Net-style training: the same volumes, the same time, the same judge.
+
+Trains every contestant on 24 phantoms of 128^3 and scores it on 8 others of other seeds. The time
+is that of one process on one thread (`--minutes`); the number of steps follows from a few timed
+ones, so that every learning rate reaches its end. Finished contestants are kept in `--folder`:
+the same command goes on where it was stopped.
+
+    python -m benchmarks.quality --minutes 10 --seeds 0 1
+    python -m benchmarks.quality --only ours segresnet --folder quality_runs
+    python -m benchmarks.quality --ablate wide no_normals ema     # rows of our own recipe
+    python -m benchmarks.quality --table                          # only print what is there
+
+Peers need `pip install -e '.[bench]'`; nnU-Net's pieces besides
+`pip install --no-deps dynamic-network-architectures batchgeneratorsv2 batchgenerators pandas`.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.quality_data import (
+    make_volumes,
+    mean_scores,
+    read_side,
+    score_volume,
+    store_folder,
+)
+from benchmarks.quality_ours import ABLATIONS, OURS, calibrate, training_overrides
+from benchmarks.quality_peers import Peer, monai_peer, nnunet_peer, predict_peer, train_peer
+from vesuvius.inference.store import load_prediction, write_json
+
+ROOT = Path(__file__).parents[1]
+PeerFactory = Callable[..., Peer]
+
+
+def _monai(name: str, lr: float, *, bf16: bool = False) -> PeerFactory:
+    return lambda volumes, seed, rate: monai_peer(
+        name, volumes, lr=rate or lr, seed=seed, bf16=bf16
+    )
+
+
+def _nnunet(lr: float, *, width: int, bf16: bool = False) -> PeerFactory:
+    return lambda volumes, seed, rate: nnunet_peer(
+        volumes, lr=rate or lr, seed=seed, width=width, bf16=bf16
+    )
+
+
+PEERS: dict[str, PeerFactory] = {
+    "segresnet": _monai("segresnet", 3e-3),
+    "segresnet_bf16": _monai("segresnet", 3e-3, bf16=True),
+    "dynunet": _monai("dynunet", 3e-3),
+    "dynunet_bf16": _monai("dynunet", 3e-3, bf16=True),
+    "nnunet": _nnunet(1e-2, width=32),
+    "nnunet_bf16": _nnunet(1e-2, width=32, bf16=True),
+    "nnunet16_bf16": _nnunet(1e-2, width=16, bf16=True),
+}
+DEFAULT = ("ours", "segresnet", "dynunet", "nnunet")
+COLUMNS = {
+    "dice": "Dice", "surface_dice": "surface Dice", "voi": "VOI", "topo": "topo",
+    "score": "score, threshold", "winding": "score, winding", "angle": "normals, deg",
+    "samples_s": "samples/s", "steps": "steps", "minutes": "minutes",
+}  # fmt: skip
+
+
+def call(*command: str) -> None:
+    result = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, text=True, capture_output=True, check=False
+    )
+    if result.returncode:
+        sys.exit(f"{' '.join(command)}\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}")
+
+
+def run_ours(
+    overrides: Sequence[str], data: Path, run: Path, *, minutes: float, seed: int, num_val: int
+) -> dict[str, float]:
+    """Train with `train.py`, predict with `infer.py`, score."""
+    root = store_folder(data, "train")
+    options = [*overrides, f"data.root={root}", f"seed={seed}"]
+    steps, batch = calibrate(options, minutes)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    call("train.py", *options, *training_overrides(steps, batch), f"hydra.run.dir={run}")
+    seconds = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+    call(
+        "infer.py", f"run_dir={run}", f"volume={store_folder(data, 'val')}", "checkpoint=last",
+        "pictures=false", "postprocess=none", f"out_dir={run / 'masks'}",
+        f"hydra.run.dir={run / 'infer'}", f"max_volumes={num_val}",
+    )  # fmt: skip
+    rows = []
+    for truth in islice(read_side(data, "val"), num_val):
+        probability, normals = load_prediction(run / "masks" / f"{truth.name}.zarr")
+        rows.append(score_volume(truth, probability, normals))
+    cost = {"steps": steps, "minutes": seconds / 60, "samples_s": steps * batch / seconds}
+    return {**mean_scores(rows), **cost}
+
+
+def run_peer(
+    factory: PeerFactory, data: Path, *, minutes: float, seed: int, num_val: int, lr: float | None
+) -> dict[str, float]:
+    """Train, predict and score a peer in this process."""
+    torch.manual_seed(seed)
+    peer = factory(list(read_side(data, "train")), seed, lr)
+    cost = train_peer(peer, minutes)
+    rows = []
+    for truth in islice(read_side(data, "val"), num_val):
+        probability = np.round(predict_peer(peer, truth.image) * 255).astype(np.float32) / 255
+        rows.append(score_volume(truth, probability, None))
+    parameters = sum(p.numel() for p in peer.network.parameters())
+    return {**mean_scores(rows), **cost, "parameters": parameters}
+
+
+def table(folder: Path) -> str:
+    """Return the Markdown table of all finished contestants: means over seeds, +- half range."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(folder.glob("*/result.json")):
+        row = json.loads(path.read_text(encoding="utf-8"))
+        found.setdefault(f"{row['contestant']} ({row['budget']:g} min)", []).append(row)
+    lines = ["| contestant | seeds | " + " | ".join(COLUMNS.values()) + " |"]
+    lines.append("|---|" + "---|" * (len(COLUMNS) + 1))
+    for name, rows in sorted(found.items(), key=lambda item: -_mean(item[1], "score")):
+        cells = [f"{_mean(rows, key):.3g}" for key in COLUMNS]
+        for n, key in enumerate(COLUMNS):
+            if key in ("score", "winding") and len(rows) > 1:
+                values = [row[key] for row in rows]
+                cells[n] += f" +- {(max(values) - min(values)) / 2:.3f}"
+        lines.append(f"| {name} | {len(rows)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _mean(rows: Sequence[dict[str, Any]], key: str) -> float:
+    return float(np.mean([row[key] for row in rows]))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=10.0, help="training time of each")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--only", nargs="+", choices=[*OURS, *PEERS], help=f"default: {DEFAULT}")
+    parser.add_argument("--ablate", nargs="+", choices=ABLATIONS, help="changes of our recipe")
+    parser.add_argument("--set", nargs="+", default=[], help="further overrides of our recipe")
+    parser.add_argument("--val", type=int, default=8, help="validation volumes that are scored")
+    parser.add_argument("--lr", type=float, help="learning rate of the peers instead of theirs")
+    parser.add_argument("--tag", default="", help="appended to the contestants' names")
+    parser.add_argument("--folder", type=Path, default=Path("quality_runs"))
+    parser.add_argument("--table", action="store_true", help="print only")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    folder = args.folder.resolve()
+    data = folder / "phantom"
+    torch.set_num_threads(1)
+    names = args.only or ([] if args.ablate else list(DEFAULT))
+    names += args.ablate or []
+    if args.table:
+        names = []
+    else:
+        make_volumes(data)
+    for seed in args.seeds:
+        for name in names:
+            run = folder / f"{name}{args.tag}_{args.minutes:g}min_seed{seed}"
+            if (run / "result.json").is_file():
+                continue
+            common = {"minutes": args.minutes, "seed": seed, "num_val": args.val}
+            if name in PEERS:
+                result = run_peer(PEERS[name], data, lr=args.lr, **common)
+            else:
+                overrides = [*(OURS | ABLATIONS)[name], *args.set]
+                result = run_ours(overrides, data, run, **common)
+            run.mkdir(parents=True, exist_ok=True)
+            facts = {"contestant": name + args.tag, "seed": seed, "budget": args.minutes}
+            write_json(run / "result.json", {**facts, **result})
+            print(
+                f"{run.name}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.items()), flush=True
+            )
+    print(table(folder))
+
+
+if __name__ == "__main__":
+    main()
