@@ -11,6 +11,7 @@ from vesuvius.errors import ConfigError, ShapeMismatchError
 from vesuvius.models.attention import SelfAttention, resize_grid
 from vesuvius.models.dual_head_unet import DualHeadResUNet3D
 from vesuvius.models.mit import ReducedAttention3D
+from vesuvius.models.primus import Primus3D, RotaryAttention3D, rotary_angles
 from vesuvius.models.resenc import ResEncSurface
 from vesuvius.models.segformer import SegFormer3D
 from vesuvius.models.surface_network import Head3D
@@ -52,6 +53,17 @@ TINY = {
             "decoder_channels": [16, 16, 8],
             "crop_zyx": [32, 32, 32],
             "norm": "group",
+        },
+    ),
+    "primus": (
+        Primus3D,
+        {
+            "embed_dim": 72,
+            "num_layers": 2,
+            "num_heads": 4,
+            "patch": 4,
+            "crop_zyx": [32, 32, 32],
+            "feature_channels": 16,
         },
     ),
     "resenc": (
@@ -229,6 +241,10 @@ def test_wrong_input_is_named(name, shape):
         ("transunet", {"backbone": "vgg"}, r"model\.backbone is 'vgg'; expected one of 'resnet18'"),
         ("transunet", {"num_levels": 6}, r"model\.num_levels=6.*expected 3 to 5 levels"),
         ("transunet", {"embed_dim": 33}, r"model\.embed_dim=33 cannot be shared by 2"),
+        ("primus", {"num_heads": 5}, r"model\.embed_dim=72 cannot be shared by 5"),
+        ("primus", {"num_heads": 24}, r"= 3 channels a head; rotary positions"),
+        ("primus", {"patch": 6}, r"model\.patch=6; expected a power of 2"),
+        ("primus", {"crop_zyx": [32]}, r"model\.crop_zyx=\[32\]; expected \(z, y, x\)"),
         ("unetr_pp", {"depths": [1, 1]}, r"model\.depths=\[1, 1\].*expected four integers"),
         ("unetr_pp", {"crop_zyx": [32, 32]}, r"model\.crop_zyx=\[32, 32\]; expected \(z, y, x\)"),
         ("unetr_pp", {"dims": [15, 16, 32, 32]}, r"model\.dims=15 cannot be shared by 2"),
@@ -352,6 +368,45 @@ def test_paired_attention_equals_its_equations():
         [layer.proj_spatial(torch.cat(spatial, -1)), layer.proj_channel(torch.cat(channel, -1))], -1
     )
     torch.testing.assert_close(layer(x, (2, 2, 3)), expected)
+
+
+def test_rotary_attention_sees_relative_positions_alone():
+    """Scores of two tokens depend on the difference of their places, on each axis."""
+    angles = rotary_angles((3, 4, 5), 12, device=torch.device("cpu"))
+    assert angles.shape == (60, 6)
+    turned = torch.polar(torch.ones_like(angles), angles).view(3, 4, 5, 6)
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 6, dtype=torch.cfloat)
+
+    def score(a, b):
+        return (q * turned[a] * (k * turned[b]).conj()).sum().real
+
+    torch.testing.assert_close(score((0, 1, 2), (1, 3, 4)), score((1, 0, 0), (2, 2, 2)))
+    for other in ((2, 2, 2), (1, 1, 2), (1, 2, 3)):
+        assert abs(score((1, 0, 0), other) - score((1, 0, 0), (1, 2, 2))) > 1e-3
+
+
+def test_rotary_attention_equals_its_equations():
+    """Complex rotation of channel pairs, softmax, one head at a time."""
+    torch.manual_seed(0)
+    layer = RotaryAttention3D(24, 2)
+    torch.nn.init.normal_(layer.q_bias)
+    torch.nn.init.normal_(layer.v_bias)
+    x = torch.randn(1, 8, 24)
+    angles = rotary_angles((2, 2, 2), 12, device=torch.device("cpu"))
+    q, k, v = (x @ part.T for part in layer.qkv.weight.chunk(3))
+    q, v = q + layer.q_bias, v + layer.v_bias
+    parts = []
+    for head in range(2):
+        part = slice(12 * head, 12 * head + 12)
+        turned = [
+            torch.complex(t[..., part][..., :6], t[..., part][..., 6:]) * torch.exp(1j * angles)
+            for t in (q, k)
+        ]
+        scores = (turned[0][:, :, None] * turned[1][:, None].conj()).sum(-1).real / math.sqrt(12)
+        parts.append(scores.softmax(-1) @ v[..., part])
+    expected = layer.proj(layer.norm(torch.cat(parts, -1)))
+    torch.testing.assert_close(layer(x, angles.cos(), angles.sin()), expected)
 
 
 def test_mixtures_keep_a_constant_on_another_grid():
