@@ -54,3 +54,19 @@ def test_ply_is_read_back_by_its_header(plane, tmp_path):
 def test_unknown_suffix_is_refused(plane, tmp_path):
     with pytest.raises(ConfigError, match=r"'\.stl'.*expected \.obj or \.ply"):
         write_mesh(sheet_mesh(*plane, 3), tmp_path / "a.stl")
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".obj"])
+def test_pyvista_reads_what_is_written(plane, tmp_path, suffix):
+    pyvista = pytest.importorskip("pyvista", reason="needs PyVista, extra 'viz'")
+    mesh = sheet_mesh(*plane, 3)
+    path = tmp_path / f"a{suffix}"
+    write_mesh(mesh, path, voxel_size_um=2.0)
+    read = pyvista.read(path)
+    assert (read.n_points, read.n_cells) == (len(mesh.vertices), len(mesh.faces))
+    np.testing.assert_allclose(read.points, 2 * mesh.vertices[:, ::-1], atol=1e-3)
+    np.testing.assert_array_equal(read.faces.reshape(-1, 4)[:, 1:], mesh.faces)
+    normals = next(array for name, array in read.point_data.items() if "ormals" in name)
+    np.testing.assert_allclose(normals, [[0, 1, 0]] * len(mesh.normals), atol=1e-4)
+    if suffix == ".ply":
+        np.testing.assert_array_equal(read.point_data["winding"], 2.5)
