@@ -29,6 +29,7 @@ COMMANDS = (
     "benchmark",
     "diagnose",
     "petct",
+    "heart",
 )
 
 
