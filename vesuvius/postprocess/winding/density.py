@@ -62,24 +62,28 @@ def _march(
 @compiled
 def _gaps(
     p: FloatVolume, offset: FloatVolume, counts: ByteVolume, axis: Blocks, dip: float,
-    rows: npt.NDArray[np.float32], start: int, stop: int,
+    first: npt.NDArray[np.int64], rows: npt.NDArray[np.float32], start: int, stop: int,
 ) -> None:  # fmt: skip
     """Write the gaps to both sides of every second slab-centre voxel of layers start..stop.
 
-    Rows: ridge z y x, normal z y x, length per winding of the gap along the normal and against it
-    (0: none found), the length of each.
+    Given no `rows`, count each layer's into `first`; else fill from first[z] on. Rows: ridge z y x,
+    normal z y x, length per winding of the gap along the normal and against it (0: none found),
+    the length of each.
     """
     _, ny, nx = p.shape
-    pairs = -(-nx // 2)
     for z in range(start, stop):
+        at = first[z] if len(rows) else 0
         for y in range(ny):
-            for i in range(pairs):
+            for i in range(-(-nx // 2)):
                 x = min(2 * i + (z + y) % 2, nx - 1)  # a checkerboard: half of the voxels
-                row = rows[(z * ny + y) * pairs + i]
-                row[6] = row[7] = 0.0
                 o = offset[z, y, x]
                 if p[z, y, x] <= RIDGE_LEVEL or abs(o) >= RIDGE_OFFSET:
                     continue
+                at += 1
+                if len(rows) == 0:
+                    continue
+                row = rows[at - 1]
+                row[6] = row[7] = 0.0
                 az, ay, ax = normal_at(axis, z, y, x)
                 ridge = (z + o * az, y + o * ay, x + o * ax)
                 row[0], row[1], row[2] = ridge
@@ -91,6 +95,8 @@ def _gaps(
                     if other > 0 and far > 1.0:
                         row[6 + side] = 2.0 * far / (counts[z, y, x] + other)
                         row[8 + side] = far
+        if len(rows) == 0:
+            first[z] = at
 
 
 @compiled
@@ -176,9 +182,22 @@ def find_gaps(
 
     Slabs of K_i and K_j sheets are (K_i + K_j) / 2 windings apart. `dip` separates slabs.
     """
-    nz, ny, nx = probability.shape
-    rows = np.empty((nz * ny * -(-nx // 2), 10), np.float32)
-    over_slabs(lambda a, b: _gaps(probability, offset, counts, axis, dip, rows, a, b), nz, threads)
+    first = np.zeros(len(probability), np.int64)
+    rows = np.empty((0, 10), np.float32)
+
+    def run() -> None:
+        over_slabs(
+            lambda a, b: _gaps(probability, offset, counts, axis, dip, first, rows, a, b),
+            len(probability),
+            threads,
+        )
+
+    run()
+    total = int(first.sum())
+    first = np.cumsum(first) - first
+    if total:
+        rows = np.empty((total, 10), np.float32)
+        run()
     return rows[(rows[:, 6] > 0) | (rows[:, 7] > 0)]
 
 

@@ -140,14 +140,12 @@ def _phases(w: FloatVolume, point: npt.NDArray[np.float32], out: npt.NDArray[np.
 @compiled
 def _pull(
     w: FloatVolume, cell: npt.NDArray[np.int32], point: npt.NDArray[np.float32],
-    share: npt.NDArray[np.float32], phase: npt.NDArray[np.float32], rhs: FloatVolume,
-    weight: float, window: float, screen: FloatVolume, pulled: FloatVolume,
+    share: npt.NDArray[np.float32], phase: npt.NDArray[np.float32], weight: float, window: float,
+    screen: FloatVolume, pulled: FloatVolume, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """Write the screening weights and the right-hand side that pulls ridges to their level."""
-    screen[:] = 0
-    pulled[:] = rhs
+    """Add screening weights and right-hand side that pull ridges start..stop to their level."""
     flat_w, flat_screen, flat_b = w.reshape(-1), screen.reshape(-1), pulled.reshape(-1)
-    for i in range(len(cell)):
+    for i in range(start, stop):
         here = trilinear(w, point[i, 0], point[i, 1], point[i, 2])
         error = np.floor(here - phase[i] + 0.5) + phase[i] - here
         if abs(error) < window:
@@ -213,9 +211,15 @@ def grow_lock(
     screen, pulled = np.empty_like(w), np.empty_like(w)
     for radius in radii:
         n = int(np.searchsorted(ridges.distance, radius))
-        _pull(
-            w, ridges.cell[:n], ridges.point[:n], ridges.share[:n], ridges.phase[:n], rhs,
-            weight, window, screen, pulled,
+        screen.fill(0)
+        np.copyto(pulled, rhs)
+        over_slabs(
+            lambda a, b, w=w: _pull(  # type: ignore[misc]
+                w, ridges.cell, ridges.point, ridges.share, ridges.phase, weight, window,
+                screen, pulled, a, b,
+            ),
+            n,
+            solver.threads,
         )  # fmt: skip
         solver.set_screen(screen)
         w, _, _ = solver.solve(pulled, w, tolerance=tolerance, iterations=iterations)

@@ -4,6 +4,7 @@ Threads and not numba's own parallel mode: it costs compile time in every kernel
 thread pools do not survive the fork of a data loader.
 """
 
+import functools
 import itertools
 import os
 from collections.abc import Callable
@@ -25,18 +26,30 @@ def resolve_threads(threads: int | None) -> int:
     return threads
 
 
+@functools.cache
+def _pool(process: int, helpers: int) -> ThreadPoolExecutor:  # noqa: ARG001 - the key of the cache
+    """Return the helpers of a process; a forked child has none of its parent's threads."""
+    return ThreadPoolExecutor(helpers, thread_name_prefix="winding")
+
+
 def over_slabs(work: Callable[[int, int], None], length: int, threads: int) -> None:
     """Call `work(start, stop)` on ranges that cover `length`, several at a time.
 
     The ranges are smaller than length / threads, so that an uneven load still balances. `work`
-    writes only inside its own range.
+    writes only inside its own range. The caller's thread is one of the workers.
     """
     if threads <= 1 or length < 2 * threads:
         work(0, length)
         return
     pieces = min(length, 4 * threads)
     cuts = [length * i // pieces for i in range(pieces + 1)]
-    with ThreadPoolExecutor(threads) as pool:
-        jobs = [pool.submit(work, a, b) for a, b in itertools.pairwise(cuts)]
-        for job in jobs:
-            job.result()
+    ranges = iter(list(itertools.pairwise(cuts)))  # shared: whoever is free takes the next
+
+    def drain() -> None:
+        for start, stop in ranges:
+            work(start, stop)
+
+    jobs = [_pool(os.getpid(), threads - 1).submit(drain) for _ in range(threads - 1)]
+    drain()
+    for job in jobs:
+        job.result()

@@ -10,9 +10,11 @@ its transpose as restriction, rediscretised coarse operators, red-black smoothin
 so that the cycle is symmetric. The second term is our own.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from vesuvius.postprocess.winding.jit import compiled
 from vesuvius.postprocess.winding.parallel import over_slabs
@@ -80,6 +82,15 @@ def _apply(
                 if k + 1 < nx:
                     total += here - w[i, j, k + 1]
                 out[i, j, k] = scale * total + screen[i, j, k] * here
+
+
+@compiled
+def _subtract_from(b: FloatVolume, product: FloatVolume, start: int, stop: int) -> None:
+    """Write b - product into product."""
+    for i in range(start, stop):
+        for j in range(b.shape[1]):
+            for k in range(b.shape[2]):
+                product[i, j, k] = b[i, j, k] - product[i, j, k]
 
 
 @compiled
@@ -188,24 +199,55 @@ def _prolong_add(coarse: FloatVolume, w: FloatVolume, start: int, stop: int) -> 
 
 
 @compiled
-def _sum_children(screen: FloatVolume, out: FloatVolume) -> None:
-    """Write the screening weight of each coarse cell: the sum over its children."""
-    out[:] = 0
+def _sum_children(screen: FloatVolume, out: FloatVolume, start: int, stop: int) -> None:
+    """Write the screening weight of coarse layers: the sum over the children of each cell."""
+    out[start:stop] = 0
     nz, ny, nx = screen.shape
-    for i in range(nz):
+    for i in range(2 * start, min(2 * stop, nz)):
         for j in range(ny):
             for k in range(nx):
                 out[i // 2, j // 2, k // 2] += screen[i, j, k]
 
 
 @compiled
-def _dot(a: FloatVolume, b: FloatVolume) -> float:
-    """Return the inner product, summed in double precision."""
-    total = 0.0
-    x, y = a.reshape(-1), b.reshape(-1)
-    for i in range(len(x)):
-        total += x[i] * y[i]
-    return total
+def _layer_dots(
+    a: FloatVolume, b: FloatVolume, out: npt.NDArray[np.float64], start: int, stop: int
+) -> None:
+    """Write the inner product of every layer, in double precision."""
+    for i in range(start, stop):
+        total = 0.0
+        for j in range(a.shape[1]):
+            for k in range(a.shape[2]):
+                total += a[i, j, k] * b[i, j, k]
+        out[i] = total
+
+
+@compiled
+def _turn(direction: FloatVolume, better: FloatVolume, keep: float, start: int, stop: int) -> None:
+    """Replace the search direction by better + keep * direction."""
+    share = np.float32(keep)
+    for i in range(start, stop):
+        for j in range(better.shape[1]):
+            for k in range(better.shape[2]):
+                direction[i, j, k] = better[i, j, k] + share * direction[i, j, k]
+
+
+@compiled
+def _step(
+    w: FloatVolume, residual: FloatVolume, direction: FloatVolume, product: FloatVolume,
+    length: float, squares: npt.NDArray[np.float64], start: int, stop: int,
+) -> None:  # fmt: skip
+    """Go `length` along the direction; write every layer's sum of squared residuals."""
+    share = np.float32(length)
+    for i in range(start, stop):
+        total = 0.0
+        for j in range(w.shape[1]):
+            for k in range(w.shape[2]):
+                w[i, j, k] += share * direction[i, j, k]
+                rest = residual[i, j, k] - share * product[i, j, k]
+                residual[i, j, k] = rest
+                total += rest * rest
+        squares[i] = total
 
 
 @dataclass
@@ -237,7 +279,7 @@ class PoissonSolver:
         self, shape: tuple[int, int, int], *, normals: FloatVolume | None = None,
         stiffness: float = 1.0, threads: int = 1,
     ) -> None:  # fmt: skip
-        self.shape = shape
+        self.shape, self.threads = shape, threads
         self._normals = normals
         self._stiffness = stiffness if normals is not None else 1.0
         self._slope = np.empty(shape, np.float32) if self._stiffness > 1.0 else None
@@ -253,11 +295,17 @@ class PoissonSolver:
         self._screened = False
 
     def set_screen(self, screen: FloatVolume) -> None:
-        """Set lambda >= 0 per cell, (cz, cy, cx)."""
-        self._levels[0].screen[:] = screen
+        """Set lambda >= 0 per cell, (cz, cy, cx); kept, not copied."""
+        self._levels[0].screen = screen
         self._screened = bool(screen.any())
         for fine, coarse in zip(self._levels[:-1], self._levels[1:], strict=True):
-            _sum_children(fine.screen, coarse.screen)
+            over_slabs(
+                lambda a, b, f=fine.screen, c=coarse.screen: _sum_children(  # type: ignore[misc]
+                    f, c, a, b
+                ),
+                len(coarse.screen),
+                fine.threads,
+            )
 
     def _smooth(self, level: _Level, colours: tuple[int, int]) -> None:
         for colour in colours:
@@ -284,7 +332,7 @@ class PoissonSolver:
             length,
             level.threads,
         )
-        np.subtract(level.b, level.r, out=level.r)
+        over_slabs(lambda a, b: _subtract_from(level.b, level.r, a, b), length, level.threads)
         below = self._levels[depth + 1]
         over_slabs(lambda a, b: _restrict(level.r, below.b, a, b), below.b.shape[0], level.threads)
         self._cycle(depth + 1)
@@ -314,33 +362,47 @@ class PoissonSolver:
             tolerance: stop at this residual relative to the right-hand side.
             iterations: stop after this many.
         """
-        w, rhs = start.copy(), rhs.copy()
+        w = start.copy()
         if not self._screened:
-            rhs -= np.float32(rhs.mean(dtype=np.float64))
-        norm = np.sqrt(_dot(rhs, rhs))
+            rhs = rhs - np.float32(rhs.mean(dtype=np.float64))
+        norm = math.sqrt(self._dot(rhs, rhs))
         if norm == 0.0:
             return np.zeros_like(w), 0.0, 0
-        top = self._levels[0]
-        product = np.empty_like(w)
-        self._matrix(w, product)
-        residual = rhs - product
-        error = np.sqrt(_dot(residual, residual)) / norm
-        direction, old = np.zeros_like(w), 1.0
-        used = 0
+        top, length = self._levels[0], w.shape[0]
+        residual, product, direction = np.empty_like(w), np.empty_like(w), np.zeros_like(w)
+        self._matrix(w, residual)
+        over_slabs(lambda a, b: _subtract_from(rhs, residual, a, b), length, top.threads)
+        error = math.sqrt(self._dot(residual, residual)) / norm
+        squares = np.empty(length)
+        old, used = 1.0, 0
         while error > tolerance and used < iterations:
-            top.b[:] = residual
+            top.b = residual
             self._cycle(0)
-            new = _dot(residual, top.w)
-            direction *= np.float32(new / old) if used else np.float32(0.0)
-            direction += top.w
+            new = self._dot(residual, top.w)
+            keep = new / old if used else 0.0
+            over_slabs(
+                lambda a, b, k=keep: _turn(direction, top.w, k, a, b),  # type: ignore[misc]
+                length,
+                top.threads,
+            )
             old = new
             self._matrix(direction, product)
-            curvature = _dot(direction, product)
+            curvature = self._dot(direction, product)
             if curvature <= 0.0:
                 break
-            alpha = np.float32(new / curvature)
-            w += alpha * direction
-            residual -= alpha * product
-            error = np.sqrt(_dot(residual, residual)) / norm
+            reach = new / curvature
+            over_slabs(
+                lambda a, b, r=reach: _step(  # type: ignore[misc]
+                    w, residual, direction, product, r, squares, a, b
+                ),
+                length,
+                top.threads,
+            )
+            error = math.sqrt(float(squares.sum())) / norm
             used += 1
-        return w, float(error), used
+        return w, error, used
+
+    def _dot(self, a: FloatVolume, b: FloatVolume) -> float:
+        sums = np.empty(len(a))  # per layer: the same total whatever the number of threads
+        over_slabs(lambda i, j: _layer_dots(a, b, sums, i, j), len(a), self._levels[0].threads)
+        return float(sums.sum())
