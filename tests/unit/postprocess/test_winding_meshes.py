@@ -45,10 +45,10 @@ def test_ply_is_read_back_by_its_header(plane, tmp_path):
     write_mesh(mesh, tmp_path / "a.ply")
     head, body = (tmp_path / "a.ply").read_bytes().split(b"end_header\n", 1)
     assert f"element vertex {len(mesh.vertices)}".encode() in head
-    rows = np.frombuffer(body[: 28 * len(mesh.vertices)], "<f4").reshape(-1, 7)
+    rows = np.frombuffer(body[: 36 * len(mesh.vertices)], "<f4").reshape(-1, 9)
     np.testing.assert_allclose(rows[:, :3], mesh.vertices[:, ::-1], atol=1e-6)
     np.testing.assert_array_equal(rows[:, 6], 2.5)
-    assert len(body) == 28 * len(mesh.vertices) + 13 * len(mesh.faces)
+    assert len(body) == 36 * len(mesh.vertices) + 13 * len(mesh.faces)
 
 
 def test_unknown_suffix_is_refused(plane, tmp_path):
@@ -68,5 +68,4 @@ def test_pyvista_reads_what_is_written(plane, tmp_path, suffix):
     np.testing.assert_array_equal(read.faces.reshape(-1, 4)[:, 1:], mesh.faces)
     normals = next(array for name, array in read.point_data.items() if "ormals" in name)
     np.testing.assert_allclose(normals, [[0, 1, 0]] * len(mesh.normals), atol=1e-4)
-    if suffix == ".ply":
-        np.testing.assert_array_equal(read.point_data["winding"], 2.5)
+    np.testing.assert_array_equal(read.active_texture_coordinates[:, 0], 2.5)

@@ -99,14 +99,18 @@ def write_obj(mesh: SheetMesh, path: Path, *, voxel_size_um: float = 1.0) -> Non
 
 
 def write_ply(mesh: SheetMesh, path: Path, *, voxel_size_um: float = 1.0) -> None:
-    """Write a binary PLY with per-vertex normals and the property `winding`."""
-    names = ("x", "y", "z", "nx", "ny", "nz", "winding")
+    """Write a binary PLY with per-vertex normals and the property `winding`.
+
+    It stands there twice: viewers built on VTK drop unknown properties, but keep `u` and `v`.
+    """
+    names = ("x", "y", "z", "nx", "ny", "nz", "winding", "u", "v")
     header = ["ply", "format binary_little_endian 1.0", f"comment sheet {mesh.number}"]
     header += [f"element vertex {len(mesh.vertices)}", *[f"property float {n}" for n in names]]
     header += [f"element face {len(mesh.faces)}", "property list uchar int vertex_indices"]
     header.append("end_header")
     xyz = mesh.vertices[:, ::-1] * np.float32(voxel_size_um)
-    rows = np.concatenate([xyz, mesh.normals[:, ::-1], mesh.winding[:, None]], 1).astype("<f4")
+    winding = np.stack([mesh.winding, mesh.winding, np.zeros_like(mesh.winding)], 1)
+    rows = np.concatenate([xyz, mesh.normals[:, ::-1], winding], 1).astype("<f4")
     faces = np.empty(len(mesh.faces), np.dtype([("n", "u1"), ("v", "<i4", 3)]))
     faces["n"], faces["v"] = 3, mesh.faces
     _write(path, ("\n".join(header) + "\n").encode() + rows.tobytes() + faces.tobytes())
