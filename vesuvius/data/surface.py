@@ -49,6 +49,7 @@ class SurfaceDataModule(LightningDataModule):
         max_volumes: use the first so many volumes by name, None = all.
         augment: "flips_rot90", "cube" or "none"; training only.
         ignore_as_background: label 2 counts as 0, as in the original.
+        ignored_border: with it, label 2 this near to the volume's faces stays ignored, in voxels.
         with_wrap: batches hold `wrap`, the true wrap number (phantom).
         cache_mb: decoded chunks kept in each worker, MiB.
         val_crops_per_volume: fixed validation crops of each volume, positive and uniform.
@@ -81,6 +82,7 @@ class SurfaceDataModule(LightningDataModule):
         max_volumes: int | None = None,
         augment: str = "flips_rot90",
         ignore_as_background: bool = False,
+        ignored_border: int = 0,
         with_wrap: bool = False,
         cache_mb: int = 256,
         val_crops_per_volume: int = 4,
@@ -110,6 +112,7 @@ class SurfaceDataModule(LightningDataModule):
             positive_share=positive_share,
             seed=seed,
             ignore_as_background=ignore_as_background,
+            ignored_border=ignored_border,
             with_wrap=with_wrap,
             cache_mb=cache_mb,
         )

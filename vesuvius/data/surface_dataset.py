@@ -53,6 +53,8 @@ class SurfaceDataset(Dataset[SurfaceSample]):
         fixed: validation: every epoch the same crops, volumes in order, both positive and uniform
             ones in each volume (if it gives at least two).
         ignore_as_background: label 2 becomes 0, as the original did.
+        ignored_border: with `ignore_as_background`, label 2 within so many voxels of the volume's
+            faces, and padding, stays ignored; 3 suits the competition, 0 = none.
         with_wrap: add the true wrap number (phantom truth).
         cache_mb: decoded chunks kept in each worker, MiB.
 
@@ -72,6 +74,7 @@ class SurfaceDataset(Dataset[SurfaceSample]):
         augment: str = "none",
         fixed: bool = False,
         ignore_as_background: bool = False,
+        ignored_border: int = 0,
         with_wrap: bool = False,
         cache_mb: int = 256,
     ) -> None:
@@ -83,7 +86,13 @@ class SurfaceDataset(Dataset[SurfaceSample]):
         self.seed = seed
         self.augment = augment
         self.fixed = fixed
+        if ignored_border < 0 or (ignored_border and not ignore_as_background):
+            raise ConfigError(
+                f"ignored_border is {ignored_border}; expected 0 or more, and with "
+                "ignore_as_background=true only: otherwise all of label 2 is ignored"
+            )
         self.ignore_as_background = ignore_as_background
+        self.ignored_border = ignored_border
         self.names = ["image", "label", *(["wrap"] if with_wrap else [])]
         self.cache_mb = cache_mb
         self._volumes: list[PreparedVolume] | None = None
@@ -117,7 +126,10 @@ class SurfaceDataset(Dataset[SurfaceSample]):
         }
         if self.ignore_as_background:
             label = sample["label"]
-            label[label == IGNORE] = BACKGROUND
+            forgotten = label == IGNORE
+            if self.ignored_border:
+                forgotten &= ~self._near_faces(volume, origin, symmetry)
+            label[forgotten] = BACKGROUND
         return cast(SurfaceSample, {**sample, "volume_id": volume.volume_id, "origin_zyx": origin})
 
     def _draw_plan(self, epoch: int, i: int) -> tuple[int, bool]:
@@ -160,6 +172,19 @@ class SurfaceDataset(Dataset[SurfaceSample]):
             out.fill(PAD[name])
         reader.read_into(target[tuple(map(slice, size))], origin, stop)
         return out[None]
+
+    def _near_faces(
+        self, volume: PreparedVolume, origin: Zyx, symmetry: Symmetry
+    ) -> np.ndarray[Any, Any]:
+        """Return (1, z, y, x) bool, turned: within `ignored_border` of a face, or beyond it."""
+        near = np.ones(self.patch_zyx, bool)
+        border = self.ignored_border
+        inner = tuple(
+            slice(max(0, border - o), max(0, n - border - o))
+            for o, n in zip(origin, volume.shape_zyx, strict=True)
+        )
+        symmetry.inverse().apply(near)[inner] = False
+        return near[None]
 
 
 class EpochSampler(DistributedSampler[Any]):

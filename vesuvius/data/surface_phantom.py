@@ -23,8 +23,8 @@ class SurfacePhantomDataModule(SurfaceDataModule):
         shape_zyx: size of each in voxels.
         phantom_seed: decides all volumes.
         patch_zyx, batch_size, samples_per_volume, positive_share, num_workers, seed, val_share,
-            split_file, augment, ignore_as_background, with_wrap, cache_mb, val_crops_per_volume:
-            see `SurfaceDataModule`.
+            split_file, augment, ignore_as_background, ignored_border, with_wrap, cache_mb,
+            val_crops_per_volume: see `SurfaceDataModule`.
 
     Raises:
         ConfigError: the folder holds phantoms of another size or seed.
@@ -48,6 +48,7 @@ class SurfacePhantomDataModule(SurfaceDataModule):
         split_file: str | Path | None = None,
         augment: str = "flips_rot90",
         ignore_as_background: bool = False,
+        ignored_border: int = 0,
         with_wrap: bool = False,
         cache_mb: int = 256,
         val_crops_per_volume: int = 4,
@@ -68,6 +69,7 @@ class SurfacePhantomDataModule(SurfaceDataModule):
             split_file=split_file,
             augment=augment,
             ignore_as_background=ignore_as_background,
+            ignored_border=ignored_border,
             with_wrap=with_wrap,
             cache_mb=cache_mb,
             val_crops_per_volume=val_crops_per_volume,

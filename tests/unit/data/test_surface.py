@@ -82,6 +82,31 @@ def test_label_2_as_background_and_padding(prepared):
     assert 2 not in plain["label"]
 
 
+@pytest.mark.parametrize("augment", ["none", "cube"])
+def test_label_2_as_background_but_for_the_border(prepare_array, augment):
+    image = np.random.default_rng(0).integers(1, 255, (16, 16, 16), dtype=np.uint8)
+    label = np.full_like(image, 2)
+    label[6:9] = 1
+    label[0, 0, 0] = 0  # background stays background everywhere
+    data = SurfaceDataset(
+        [prepare_array(image, label)], (18, 18, 18), positive_share=0, augment=augment,
+        ignore_as_background=True, ignored_border=3,
+    )  # fmt: skip
+    for i in range(4):
+        found = data[i]["label"][0]
+        inside = data[i]["image"][0] > 0
+        assert (found[~inside] == 2).all()
+        # 16^3 - 10^3 voxels within 3 of a face, less 3 slices of 16^2 - 10^2 surface, less one
+        assert (found[inside] == 2).sum() == 16**3 - 10**3 - 3 * (16**2 - 10**2) - 1
+        assert (found == 1).sum() == 3 * 16**2
+        assert (found == 0).sum() == 10**3 - 3 * 10**2 + 1
+
+
+def test_a_border_needs_label_2_as_background(prepared):
+    with pytest.raises(ConfigError, match="ignored_border is 3; expected 0 or more, and with"):
+        SurfaceDataset(_paths(prepared), PATCH, ignored_border=3)
+
+
 def test_wrap_numbers_come_along(kaggle, tmp_path):
     wrap = np.random.default_rng(0).integers(1, 90, (24, 40, 36), dtype=np.int16)
     write_tiff(kaggle / "train_truth" / "v0_wrap.tif", wrap)
