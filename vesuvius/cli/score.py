@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vesuvius.cli.score_groups import group_means, print_groups
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -44,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--pictures", type=Path, metavar="DIR", help=f"draw the worst {_WORST} volumes")
     add("--jobs", type=int, metavar="N", help="volumes at a time (default: number of cores)")
     add("--json", action="store_true", help="print the result as JSON instead of a table")
+    add("--splits", type=Path, metavar="FILE", help="folds: means by fold and by scroll as well")
     add("--allow-missing", action="store_true", help="score the labels that have a prediction")
 
 
@@ -57,14 +60,17 @@ def run(args: argparse.Namespace) -> int:
     rows = sorted(score_pairs(pairs, jobs=args.jobs), key=lambda row: float(row["score"]))
     mean: Row = {"volume": "mean"}
     mean |= {part: sum(row[part] for row in rows) / len(rows) for part in _PARTS}
+    groups = {} if args.splits is None else group_means(rows, args.splits, _PARTS)
     if args.csv is not None:
         write_csv(args.csv, [*rows, mean])
     if args.json:
         import json
 
-        print(json.dumps({"mean": {p: mean[p] for p in _PARTS}, "volumes": rows}, indent=1))
+        content = {"mean": {p: mean[p] for p in _PARTS}, "volumes": rows, **groups}
+        print(json.dumps(content, indent=1))
     else:
         print_table(rows, mean)
+        print_groups(groups, _PARTS)
     if args.pictures is not None:
         draw_worst(args.pictures, rows[:_WORST], pairs)
     return 0
@@ -122,17 +128,18 @@ def pair_up(
     problems = []
     if missing and not (allow_missing and len(missing) < len(truths)):
         problems.append(
-            f"{len(missing)} of {len(truths)} labels have no prediction: {_listed(missing)} "
+            f"{len(missing)} of {len(truths)} labels have no prediction: {listed(missing)} "
             "(--allow-missing scores the others)"
         )
     if extra:
-        problems.append(f"{len(extra)} of {len(masks)} predictions have no label: {_listed(extra)}")
+        problems.append(f"{len(extra)} of {len(masks)} predictions have no label: {listed(extra)}")
     if problems:
         raise PairingError(f"'{predictions}' and '{labels}' do not match: " + "; ".join(problems))
     return {name: (masks[name], truths[name]) for name in sorted(masks)}
 
 
-def _listed(names: list[str], most: int = 20) -> str:
+def listed(names: list[str], most: int = 20) -> str:
+    """Return names for a message, the first `most` of them."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 

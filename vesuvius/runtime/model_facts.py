@@ -4,33 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vesuvius.errors import ConfigError
-from vesuvius.runtime.config_folder import config_folder
+from vesuvius.runtime.compose_config import compose_config
 from vesuvius.runtime.run_folder import RunFolder
-
-
-def compose_training(overrides: Sequence[str]) -> DictConfig:
-    """Return the configuration that `python train.py <overrides>` would run with.
-
-    Raises:
-        ConfigError: no configuration groups, or an override that does not fit.
-    """
-    folder = config_folder()
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(config_dir=str(folder), version_base="1.3"):
-            return compose("train", overrides=list(overrides))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"{' '.join(overrides)}: {error}") from error
 
 
 def load_config(what: Sequence[str]) -> tuple[DictConfig, RunFolder | None]:
@@ -51,7 +32,7 @@ def load_config(what: Sequence[str]) -> tuple[DictConfig, RunFolder | None]:
             f"{wrong[0]!r} is no override; give one run folder, or overrides such as "
             "model=dual_head_unet model.n_filters=8."
         )
-    return compose_training(what), None
+    return compose_config("train", what), None
 
 
 def build_network(config: DictConfig, run: RunFolder | None, checkpoint: str) -> nn.Module:

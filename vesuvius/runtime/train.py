@@ -23,6 +23,7 @@ from vesuvius.runtime.csv_logger import drop_rows_from
 from vesuvius.runtime.hardware import resolve_trainer
 from vesuvius.runtime.memory_errors import training_memory
 from vesuvius.runtime.quiet import quiet
+from vesuvius.runtime.run_split import keep_split
 from vesuvius.runtime.sweep import isolate_job
 from vesuvius.runtime.weights import describe_differences, load_network, read_checkpoint
 
@@ -61,6 +62,7 @@ def train(cfg: DictConfig) -> float | None:
         trainer: Trainer = instantiate(
             cfg.trainer, callbacks=callbacks, logger=loggers or False, _convert_="all"
         )
+        keep_split(datamodule, folder, resumed=resume is not None)
         record(cfg, module, datamodule, loggers)
         try:
             with training_memory(cfg):
