@@ -19,7 +19,7 @@ OPTIONS = sorted(
 OPTIONAL = ("lightning.pytorch.loggers.WandbLogger", "lightning.pytorch.loggers.TensorBoardLogger")
 
 
-TASKS = {"petct": "petct_cocoseg", "cocoseg": "petct_cocoseg"}
+TASKS = {"petct": "petct_cocoseg", "cocoseg": "petct_cocoseg", "heart": "heart_vecset"}
 """Options of another task compose under its experiment."""
 
 
@@ -71,6 +71,8 @@ def check_targets(cfg):
 def overrides_for(group, option):
     if group == "experiment":
         chosen = [f"experiment={option}"]
+        if option in ("refine", "deform"):
+            return [*chosen, "data.root=somewhere", "data.prior_root=elsewhere"]
         return [*chosen, "data.root=somewhere"] if option.startswith("demo") else chosen
     if group == "debug":
         return [f"debug={option}"]

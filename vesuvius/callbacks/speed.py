@@ -45,11 +45,12 @@ class SpeedMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Book the step."""
-        del pl_module, outputs, batch_idx
+        del outputs, batch_idx
         now = time.perf_counter()
         self._stepped += now - self._mark
         self._mark = now
-        self._num_samples += len(batch["image"]) * trainer.world_size
+        size: int = pl_module.batch_size(batch)  # type: ignore[operator,assignment] # BaseModule's
+        self._num_samples += size * trainer.world_size
         self._num_batches += 1
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

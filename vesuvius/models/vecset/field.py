@@ -21,6 +21,7 @@ class FieldNetwork(nn.Module):
         field: "union" (one signed distance, K class logits) or "per_class" (K distances; their
             negative over `sharpness` are the logits).
         sharpness: cube units of distance that make one logit, for "per_class".
+        gap: cube units, for "per_class": see `inside`.
         decoder_float32: decode in float32 under mixed precision, as the original does.
         block: query points decoded at a time outside training.
 
@@ -31,19 +32,27 @@ class FieldNetwork(nn.Module):
     decoder: QueryDecoder
 
     def __init__(
-        self, *, num_classes: int, field: str, sharpness: float, decoder_float32: bool, block: int
+        self,
+        *,
+        num_classes: int,
+        field: str,
+        sharpness: float,
+        gap: float,
+        decoder_float32: bool,
+        block: int,
     ) -> None:
         super().__init__()
         if field not in ("union", "per_class"):
             raise ConfigError(f"model.field={field!r}; expected union or per_class.")
-        if num_classes < 1 or block < 1 or sharpness <= 0:
+        if num_classes < 1 or block < 1 or sharpness <= 0 or gap < 0:
             raise ConfigError(
                 f"model.num_classes={num_classes} and model.block={block} must be >= 1, "
-                f"model.sharpness={sharpness} > 0."
+                f"model.sharpness={sharpness} > 0, model.gap={gap} >= 0."
             )
         self.num_classes = num_classes
         self.num_fields = 1 if field == "union" else num_classes
         self.sharpness = sharpness
+        self.gap = gap
         self.decoder_float32 = decoder_float32
         self.block = block
         self.heads: tuple[str, ...] = ("sdf", "class_logits")
@@ -77,6 +86,47 @@ class FieldNetwork(nn.Module):
                 block=points.shape[1] if torch.is_grad_enabled() else self.block,
             )
         return self.split(out)
+
+    def inside(
+        self, sdf: Float[Tensor, "b m f"], classes: Float[Tensor, "*b k"] | None = None
+    ) -> Float[Tensor, "b m"]:
+        """Return a distance that is below 0 inside the heart, from the head `sdf`.
+
+        With a distance per class that is the least one, or, where that is not below 0, half of
+        what the least two sum up to beyond `gap`: on a wall between two classes they are opposite,
+        and small errors of both must not open a gap of background there (own). Outside the heart
+        the second is large.
+
+        Args:
+            sdf: (b, m, 1 or K).
+            classes: (..., K) 1 for classes that count, broadcast over points; None = all.
+        """
+        if sdf.shape[-1] == 1:
+            return sdf.squeeze(-1)
+        if classes is not None:
+            sdf = sdf.masked_fill(classes.unsqueeze(-2) == 0, 1e3)
+        least = sdf.topk(2, dim=-1, largest=False).values
+        between = (least.sum(-1) - self.gap) / 2
+        return torch.minimum(least[..., 0], between) if self.gap > 0 else least[..., 0]
+
+    def predict(
+        self,
+        latents: Tensor,
+        points: Float[Tensor, "b m 3"],
+        classes: Float[Tensor, " k"] | None = None,
+    ) -> dict[str, Tensor]:
+        """Return {"inside" (b, m), "class_logits" (b, m, K)} in float32 for prediction.
+
+        Args:
+            latents: from `encode`.
+            points: anywhere in the cube.
+            classes: (K,) 1 for classes that may be predicted; None = all.
+        """
+        heads = self.decode(latents, points)
+        logits = heads["class_logits"].float()
+        if classes is not None:
+            logits = logits.masked_fill(classes == 0, -1e4)
+        return {"inside": self.inside(heads["sdf"].float(), classes), "class_logits": logits}
 
     def forward(
         self,

@@ -28,7 +28,7 @@ class VecSet(FieldNetwork):
         query_sampling: of "point": "farthest" or "random".
         dim_head: channels of an attention head; divides dim.
         num_frequencies: octaves of the point embeddings.
-        field, sharpness, decoder_float32, block: see FieldNetwork.
+        field, sharpness, gap, decoder_float32, block: see FieldNetwork.
         decoder_residual: see QueryDecoder.
 
     `dim=1024, depth=24, num_latents=1024, latent_dim=16` has 425.20 M parameters.
@@ -55,6 +55,7 @@ class VecSet(FieldNetwork):
         field: Literal["union", "per_class"] = "union",
         decoder_residual: bool = False,
         sharpness: float = 0.02,
+        gap: float = 0.0,
         decoder_float32: bool = True,
         block: int = 100_000,
     ) -> None:
@@ -62,6 +63,7 @@ class VecSet(FieldNetwork):
             num_classes=num_classes,
             field=field,
             sharpness=sharpness,
+            gap=gap,
             decoder_float32=decoder_float32,
             block=block,
         )

@@ -32,7 +32,7 @@ class VecSetPerClass(FieldNetwork):
         dim_head: channels of an attention head; divides dim.
         num_frequencies: octaves of the point embeddings.
         decoder_residual: see QueryDecoder.
-        sharpness, decoder_float32, block: see FieldNetwork.
+        sharpness, gap, decoder_float32, block: see FieldNetwork.
 
     Source: VecHeart (arXiv 2604.19403) for the idea: a binary field per part, interleaved local
     and global attention; the rest as in VecSet.
@@ -55,6 +55,7 @@ class VecSetPerClass(FieldNetwork):
         num_frequencies: int = 8,
         decoder_residual: bool = False,
         sharpness: float = 0.02,
+        gap: float = 0.0,
         decoder_float32: bool = True,
         block: int = 20_000,
     ) -> None:
@@ -62,6 +63,7 @@ class VecSetPerClass(FieldNetwork):
             num_classes=num_classes,
             field="per_class",
             sharpness=sharpness,
+            gap=gap,
             decoder_float32=decoder_float32,
             block=block,
         )
