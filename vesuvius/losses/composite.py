@@ -1,6 +1,6 @@
 """Sum of named, weighted terms; each term is reported unweighted."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypedDict
 
 from torch import Tensor, nn
@@ -35,13 +35,20 @@ class CompositeLoss(nn.Module):
 
     Args:
         term: name -> {weight, fn}; names become the logged `loss/<name>`.
+        labels: label -> label, applied to a batch's `label` first (LabelProcessing); None = as is.
 
     Raises:
         ConfigError: no term, or a negative weight.
     """
 
-    def __init__(self, *, term: Mapping[str, WeightedTerm]) -> None:
+    def __init__(
+        self,
+        *,
+        term: Mapping[str, WeightedTerm],
+        labels: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         super().__init__()
+        self.labels = labels
         if not term:
             raise ConfigError("loss.term is empty; add at least one, e.g. 'loss/term=[dice,bce]'.")
         negative = {name: part["weight"] for name, part in term.items() if part["weight"] < 0}
@@ -73,15 +80,6 @@ class CompositeLoss(nn.Module):
                 "the term from loss/term or switch the head on in model."
             )
 
-    def targets(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the batch with the `surface` and `valid` of its label, if it has one."""
-        targets = dict(batch)
-        label = targets.get("label")
-        if label is not None:
-            targets["surface"] = (label == SURFACE).float()
-            targets["valid"] = (label != IGNORE).float()
-        return targets
-
     def forward(
         self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
@@ -92,9 +90,27 @@ class CompositeLoss(nn.Module):
         Computed in float32 whatever the network's precision: sums over 10^6 voxels overflow
         float16 and lose digits in bfloat16.
         """
-        targets = self.targets(batch)
+        if self.labels is not None:
+            batch = {**batch, "label": self.labels(batch["label"])}
+        return self.sum_terms(outputs, batch)
+
+    def sum_terms(
+        self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return what `forward` does, for a batch whose label is processed already."""
+        targets = label_targets(batch)
         outputs = {name: output.float() for name, output in outputs.items()}
         losses = {name: term(outputs, targets) for name, term in self.terms.items()}
         total = sum(self.weights[name] * loss for name, loss in losses.items())
         assert isinstance(total, Tensor)
         return {"total": total, **losses}
+
+
+def label_targets(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the batch with the `surface` and `valid` of its label, if it has one."""
+    targets = dict(batch)
+    label = targets.get("label")
+    if label is not None:
+        targets["surface"] = (label == SURFACE).float()
+        targets["valid"] = (label != IGNORE).float()
+    return targets

@@ -1,13 +1,13 @@
 """The composite loss at several scales."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch.nn.functional as F  # noqa: N812
 from jaxtyping import UInt8
 from torch import Tensor
 
 from vesuvius.errors import ConfigError, ShapeMismatchError
-from vesuvius.losses.composite import CompositeLoss, WeightedTerm
+from vesuvius.losses.composite import CompositeLoss, WeightedTerm, label_targets
 from vesuvius.types import IGNORE, SURFACE
 
 DEEP = "surface_logit_deep"
@@ -45,7 +45,7 @@ class DeepSupervisionLoss(CompositeLoss):
     `surface_logit` count, with their own weights. The terms reported are those of the finest.
 
     Args:
-        term: name -> {weight, fn}, see CompositeLoss.
+        term, labels: see CompositeLoss.
         level_weights: of the levels, finest first; as many coarser ones as
             model.deep_supervision.
 
@@ -56,8 +56,14 @@ class DeepSupervisionLoss(CompositeLoss):
     in Isensee et al. 2021 (nnU-Net).
     """
 
-    def __init__(self, *, term: Mapping[str, WeightedTerm], level_weights: Sequence[float]) -> None:
-        super().__init__(term=term)
+    def __init__(
+        self,
+        *,
+        term: Mapping[str, WeightedTerm],
+        level_weights: Sequence[float],
+        labels: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__(term=term, labels=labels)
         if len(level_weights) < 2 or min(level_weights) <= 0:
             raise ConfigError(
                 f"loss.level_weights={list(level_weights)}; expected two or more positive weights, "
@@ -91,14 +97,14 @@ class DeepSupervisionLoss(CompositeLoss):
     ) -> dict[str, Tensor]:
         """Return {"total", "<term>": unweighted at the finest level}."""
         finest = {name: out for name, out in outputs.items() if not name.startswith(DEEP)}
-        losses = super().forward(finest, batch)
+        label = batch["label"] if self.labels is None else self.labels(batch["label"])
+        losses = self.sum_terms(finest, {**batch, "label": label})
         total, sum_of_weights = self.level_weights[0] * losses["total"], self.level_weights[0]
         for level, weight in enumerate(self.level_weights[1:], start=1):
             logit = outputs.get(f"{DEEP}{level}")
             if logit is None:
                 continue
-            coarse = {"label": coarse_label(batch["label"], logit.shape[2:])}
-            targets = self.targets(coarse)
+            targets = label_targets({"label": coarse_label(label, logit.shape[2:])})
             for name in self.coarse_terms:
                 loss = self.terms[name]({"surface_logit": logit.float()}, targets)
                 total = total + weight * self.weights[name] * loss

@@ -12,7 +12,7 @@ from scipy.ndimage import distance_transform_edt
 from vesuvius.errors import ConfigError, ShapeMismatchError
 from vesuvius.losses.boundary import BoundaryLoss
 from vesuvius.losses.cldice import CenterlineDiceLoss
-from vesuvius.losses.composite import CompositeLoss
+from vesuvius.losses.composite import label_targets
 from vesuvius.losses.distance import signed_distance, truncated_distance
 from vesuvius.losses.focal_tversky import FocalTverskyLoss
 from vesuvius.losses.recall import MedialRecallLoss
@@ -42,9 +42,7 @@ def slabs(*ranges, shape=SHAPE):
 
 
 def loss_of(term, logit, label, **more):
-    targets = CompositeLoss(term={"t": {"weight": 1.0, "fn": term}}).targets(
-        {"label": label, **more}
-    )
+    targets = label_targets({"label": label, **more})
     return term({"surface_logit": logit}, targets)
 
 
