@@ -24,7 +24,7 @@ import torch
 from hydra.utils import instantiate
 
 from vesuvius.modules.safe_conv import guard_shallow_convolutions
-from vesuvius.runtime.model_facts import compose_training
+from vesuvius.runtime.compose_config import compose_config
 
 ROOT = Path(__file__).parents[1]
 NETWORKS = {
@@ -45,7 +45,7 @@ STEPS_TIMED = 5
 
 def seconds_per_step(overrides: list[str]) -> float:
     """Median of training steps on random crops, as the trainer runs them (bf16, channels last)."""
-    cfg = compose_training(overrides)
+    cfg = compose_config("train", overrides)
     network = instantiate(cfg.model, _convert_="all").to(memory_format=torch.channels_last_3d)
     optimizer = torch.optim.AdamW(network.parameters())
     image = torch.rand(cfg.data.batch_size, 1, *cfg.data.patch_zyx)

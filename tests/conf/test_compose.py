@@ -1,5 +1,6 @@
 """Every option composes, every `_target_` imports, every argument is in the signature."""
 
+import copy
 import inspect
 from pathlib import Path
 
@@ -28,7 +29,8 @@ def composed(config, *overrides):
         cfg = compose(config, overrides=list(overrides), return_hydra_config=True)
     with open_dict(cfg), read_write(cfg.hydra):
         cfg.hydra.runtime.output_dir = "out"
-        HydraConfig.instance().set_config(cfg)
+        cfg.hydra.sweep.dir = "sweep"  # Hydra resolves both before a job starts
+        HydraConfig.instance().set_config(copy.deepcopy(cfg))  # which the pop below would break
         cfg.pop("hydra")
     return cfg
 

@@ -1,5 +1,6 @@
 """DDP inside a sweep: one sweep folder, each job with its own parameters on both ranks."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -29,3 +30,25 @@ def test_a_grid_of_two_processes_each(tmp_path, prepared):
         assert run["config"]["optimizer"]["lr"] == lr
         result = json.loads((tmp_path / "sweep" / job / "result.json").read_text())
         assert 0 <= result["metrics"]["val/score"] <= 1
+
+
+def test_a_search_of_two_processes_each(tmp_path, prepared):
+    folder = tmp_path / "logs" / "ddp" / "searches" / "surface_optuna"
+    command = [sys.executable, "train.py", "hparams_search=surface_optuna", *TINY]
+    command += [f"data.root={prepared / 'train'}", "trainer=ddp_sim", "trainer.max_epochs=1"]
+    command += ["trainer.precision=32-true", "callbacks=[volume_validation,checkpoint]"]
+    command += [f"paths.log_dir={tmp_path / 'logs'}", "task_name=ddp", "hydra.sweeper.n_trials=2"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert sorted(p.name for p in folder.iterdir() if p.is_dir()) == ["0", "1"]
+    assert list((tmp_path / "logs").glob("*")) == [tmp_path / "logs" / "ddp"]  # one search alone
+    with (folder / "trials.csv").open(newline="") as file:
+        trials = list(csv.DictReader(file))
+    assert [trial["state"] for trial in trials] == ["complete", "complete"]
+    for trial in trials:
+        run = json.loads((folder / trial["trial"] / "run.json").read_text())
+        assert run["config"]["optimizer"]["lr"] == float(trial["optimizer.lr"])
+        result = json.loads((folder / trial["trial"] / "result.json").read_text())
+        assert result["objective"] == float(trial["value"])
