@@ -61,6 +61,7 @@ def class_fields(heads: Mapping[str, Tensor]) -> Tensor:
     first, second = best.values[..., :1], best.values[..., 1:]
     own = torch.arange(logits.shape[-1], device=logits.device) == best.indices[..., :1]
     behind = (torch.where(own, second, first) - logits) / _LOGIT_PER_UNIT
+    behind = torch.where(own, behind.clamp(max=-1e-6), behind)  # one of equals wins
     return torch.maximum(inside, behind)
 
 

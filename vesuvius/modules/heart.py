@@ -105,13 +105,13 @@ class HeartModule(BaseModule):
             assert isinstance(metric, Metric)
             metric.update(inside, logits, batch["target"])
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode_surface(self, surface: Tensor) -> Tensor:
         """Return the latents of (b, P, 3 + C) surface points, for `decode_points`."""
         latents: Tensor = self.model.encode(surface)[0]  # type: ignore[operator]
         return latents
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decode_points(
         self, latents: Tensor, points: Tensor, classes: Tensor | None = None
     ) -> dict[str, Tensor]:
