@@ -150,7 +150,7 @@ def test_zero_normals_count_as_none(case, solved):
 def test_umbilicus_turns_the_numbers_outward(case, solved):
     outward = np.stack(np.gradient(case.winding))[:, 32, 36, 32]
     centre = np.array([36.0, 32.0])
-    near, far = centre - 300 * outward[1:], centre + 300 * outward[1:]
+    near, far = centre - 3000 * outward[1:], centre + 3000 * outward[1:]
     along = winding_field(case.probability, umbilicus_yx=tuple(near)).field
     against = winding_field(case.probability, umbilicus_yx=tuple(far)).field
     assert np.corrcoef(along.ravel(), case.winding.ravel())[0, 1] > 0.99

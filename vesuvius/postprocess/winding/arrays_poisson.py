@@ -149,7 +149,8 @@ class ArrayPoisson:
             w = self._sweep(level, w, b, red=red)
         return w
 
-    def _matrix(self, w: Array) -> Array:
+    def apply(self, w: Array) -> Array:
+        """Return the equations' left-hand side for w."""
         top, xp = self._levels[0], self.xp
         out = top.scale * _edges(xp, w) + top.screen * w
         if self._normals is None:
@@ -176,7 +177,7 @@ class ArrayPoisson:
         if norm == 0.0:
             return xp.zeros_like(start), 0.0, 0
         w = start.copy()
-        residual = rhs - self._matrix(w)
+        residual = rhs - self.apply(w)
         error = math.sqrt(self._dot(residual, residual)) / norm
         direction, old, used = xp.zeros_like(w), 1.0, 0
         while error > tolerance and used < iterations:
@@ -184,7 +185,7 @@ class ArrayPoisson:
             new = self._dot(residual, better)
             direction = better + direction * (new / old if used else 0.0)
             old = new
-            product = self._matrix(direction)
+            product = self.apply(direction)
             curvature = self._dot(direction, product)
             if curvature <= 0.0:
                 break

@@ -29,6 +29,9 @@ class Poisson(Protocol):
     ) -> tuple[FloatVolume, float, int]:
         """Return the unscreened solution from zero, its relative residual, the iterations."""
 
+    def apply(self, w: FloatVolume) -> FloatVolume:
+        """Return the unscreened equations' left-hand side for w."""
+
     def lock(
         self, w: FloatVolume, rhs: FloatVolume, ridges: Ridges, *, radii: Sequence[float],
         weight: float, window: float, iterations: int, tolerance: float,
@@ -72,6 +75,10 @@ class _CompiledPoisson:
         start = np.zeros_like(rhs)
         self._solver.set_screen(start)
         return self._solver.solve(rhs, start, tolerance=tolerance, iterations=iterations)
+
+    def apply(self, w: FloatVolume) -> FloatVolume:
+        self._solver.set_screen(np.zeros_like(w))
+        return self._solver.apply(w)
 
     def lock(
         self, w: FloatVolume, rhs: FloatVolume, ridges: Ridges, *, radii: Sequence[float],
@@ -137,6 +144,12 @@ class _ArrayPoisson:
             right, start, tolerance=tolerance, iterations=iterations
         )
         return self._host(w), residual, used
+
+    def apply(self, w: FloatVolume) -> FloatVolume:
+        there = self._solver.xp.asarray(w)
+        self._solver.set_screen(self._solver.xp.zeros_like(there))
+        out: FloatVolume = self._host(self._solver.apply(there))
+        return out
 
     def lock(
         self, w: FloatVolume, rhs: FloatVolume, ridges: Ridges, *, radii: Sequence[float],

@@ -17,6 +17,14 @@ from vesuvius.postprocess.winding.backend import Backend, CompiledBackend
 from vesuvius.postprocess.winding.orientation import Blocks
 from vesuvius.postprocess.winding.sample import BLOCK
 from vesuvius.postprocess.winding.settings import FieldSettings
+from vesuvius.postprocess.winding.umbilicus import (
+    Spiral,
+    is_inside,
+    other_branch,
+    plane_turns,
+    seed_point,
+    turns,
+)
 from vesuvius.types import ByteVolume, FloatVolume
 
 RETRIES: tuple[dict[str, Any], ...] = (
@@ -55,6 +63,8 @@ class Solution:
         residual: relative residual of the first solve.
         iterations: conjugate-gradient iterations of the first solve.
         ridge_voxels: voxels whose centre lies within RIDGE_OFFSET of a ridge.
+        seconds: wall-clock seconds per stage.
+        spiral: how the sheets run around an umbilicus inside of the chunk, None without one.
     """
 
     field: FloatVolume
@@ -65,6 +75,7 @@ class Solution:
     iterations: int
     ridge_voxels: float
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    spiral: Spiral | None = None
 
 
 def _away_from(umbilicus_yx: tuple[float, float], blocks: tuple[int, ...]) -> Blocks:
@@ -132,17 +143,23 @@ def solve_field(
     )
     watch.lap("slabs")
     scene = _Scene(
-        probability, axis, mass, offset, counts, density, settings, threads, backend
+        probability, axis, mass, offset, counts, density, settings, threads, backend,
+        umbilicus_yx if is_inside(umbilicus_yx, probability.shape) else None,
     )  # fmt: skip
     watch.lap("density")
     best = _best_attempt(scene, settings, watch)
     settled = _settled(scene, best, settings)
     watch.lap("lock")
     solution = backend.upsample(settled, probability.shape)
+    spiral = None
+    if scene.umbilicus_yx is not None and best.sense != 0:
+        spiral = Spiral(scene.umbilicus_yx, best.sense)
+        _, ny, nx = probability.shape
+        solution += np.float32(best.sense) * plane_turns((ny, nx), scene.umbilicus_yx, 1)
     watch.lap("upsample")
     return Solution(
         solution, axis, best.density, best.coherence, best.residual, best.iterations,
-        float(scene.ridges.share.sum()) * targets.CELL**3, watch.seconds,
+        float(scene.ridges.share.sum()) * targets.CELL**3, watch.seconds, spiral,
     )  # fmt: skip
 
 
@@ -152,7 +169,7 @@ class _Scene:
     def __init__(
         self, probability: FloatVolume, axis: Blocks, mass: FloatVolume, offset: FloatVolume,
         counts: ByteVolume, density: FloatVolume | None, settings: FieldSettings, threads: int,
-        backend: Backend,
+        backend: Backend, umbilicus_yx: tuple[float, float] | None,
     ) -> None:  # fmt: skip
         self.axis, self.threads = axis, threads
         self.density = None if density is None else _block_mean(density)
@@ -165,10 +182,32 @@ class _Scene:
         self.normals = targets.cell_normals(axis, probability.shape, threads=threads)
         cells = targets.cell_shape(probability.shape)
         self.solver = backend.poisson(cells, normals=self.normals, stiffness=settings.stiffness)
-        z, y, x = ((n - 1) / 2 for n in probability.shape)
+        self.umbilicus_yx = umbilicus_yx
+        seed = seed_point(probability.shape, umbilicus_yx)
         self.ridges = lock.collect_ridges(
-            probability, offset, counts, axis, cells, (z, y, x), threads=threads
+            probability, offset, counts, axis, cells, seed, threads=threads
         )
+
+    def turned_ridges(self, sense: int) -> lock.Ridges:
+        """Return the ridges with the levels of what is left without the turn (sense 0: none)."""
+        if self.umbilicus_yx is None or sense == 0:
+            return self.ridges
+        y, x = ((self.ridges.point[:, i] + 0.5) * targets.CELL - 0.5 for i in (1, 2))
+        phase = self.ridges.phase - np.float32(sense) * turns(y, x, self.umbilicus_yx)
+        return dataclasses.replace(self.ridges, phase=phase)
+
+    def without_turn(self, rhs: FloatVolume, sense: int) -> FloatVolume:
+        """Return the right-hand side without the turn (sense 0: unchanged)."""
+        if self.umbilicus_yx is None or sense == 0:
+            return rhs
+        _, cy, cx = rhs.shape
+        plane = plane_turns((cy, cx), self.umbilicus_yx, targets.CELL)
+        left, right = (
+            self.solver.apply(np.ascontiguousarray(np.broadcast_to(p, rhs.shape)))
+            for p in (other_branch(plane), plane)
+        )  # each is right where its cut is not
+        side = (np.arange(cx) + 0.5) * targets.CELL - 0.5 > self.umbilicus_yx[1]
+        return np.asarray(rhs - sense * np.where(side, right, left), np.float32)
 
 
 @dataclass(frozen=True)
@@ -181,20 +220,28 @@ class _Attempt:
     residual: float
     iterations: int
     density: Blocks
+    sense: int
+    ridges: lock.Ridges
 
 
 def _best_attempt(scene: _Scene, settings: FieldSettings, watch: Stopwatch) -> _Attempt:
     """Return the most coherent of the first attempt and, while that is poor, of the retries."""
-    best = _attempt(scene, settings, watch)
+    best = _attempt(scene, settings, watch, sense=0)
+
+    def better(changed: FieldSettings, sense: int) -> _Attempt:
+        other = _attempt(scene, changed, watch, sense=sense)
+        return max(best, other, key=lambda attempt: attempt.coherence)
+
+    for sense in () if scene.umbilicus_yx is None else (1, -1):
+        best = better(settings, sense)
     for change in RETRIES:
         if best.coherence >= settings.retry_coherence or len(scene.ridges) == 0:
             break
-        other = _attempt(scene, dataclasses.replace(settings, **change), watch)
-        best = max(best, other, key=lambda attempt: attempt.coherence)
+        best = better(dataclasses.replace(settings, **change), best.sense)
     return best
 
 
-def _attempt(scene: _Scene, settings: FieldSettings, watch: Stopwatch) -> _Attempt:
+def _attempt(scene: _Scene, settings: FieldSettings, watch: Stopwatch, *, sense: int) -> _Attempt:
     """Return the locked field of one choice of settings."""
     rho = scene.density
     if rho is None:
@@ -208,23 +255,26 @@ def _attempt(scene: _Scene, settings: FieldSettings, watch: Stopwatch) -> _Attem
         scene.jumps, rho.shape, sigma_voxels=settings.equalise_sigma
     )
     rhs = targets.right_hand_side(scene.jumps, scene.normals, supplied, rho, threads=scene.threads)
+    rhs = scene.without_turn(rhs, sense)
+    ridges = scene.turned_ridges(sense)
     watch.lap("targets")
     w, residual, iterations = scene.solver.solve(
         rhs, tolerance=settings.tolerance, iterations=settings.iterations
     )
     watch.lap("solve")
-    w = _locked(scene, w, rhs, settings)
+    w = _locked(scene, w, rhs, ridges, settings)
     watch.lap("lock")
-    return _Attempt(w, rhs, lock.coherence(w, scene.ridges), residual, iterations, rho)
+    agreed = lock.coherence(w, ridges)
+    return _Attempt(w, rhs, agreed, residual, iterations, rho, sense, ridges)
 
 
 def _locked(
-    scene: _Scene, w: FloatVolume, rhs: FloatVolume, settings: FieldSettings
+    scene: _Scene, w: FloatVolume, rhs: FloatVolume, ridges: lock.Ridges, settings: FieldSettings
 ) -> FloatVolume:
     """Return the field locked to the ridges from the seed outward."""
     return scene.solver.lock(
-        lock.seed_phase(w, scene.ridges, radius=SEED_RADIUS), rhs, scene.ridges,
-        radii=lock.lock_radii(scene.ridges, settings.lock_step), weight=settings.lock_weight,
+        lock.seed_phase(w, ridges, radius=SEED_RADIUS), rhs, ridges,
+        radii=lock.lock_radii(ridges, settings.lock_step), weight=settings.lock_weight,
         window=settings.lock_window, iterations=settings.lock_iterations,
         tolerance=settings.tolerance,
     )  # fmt: skip
@@ -235,6 +285,6 @@ def _settled(scene: _Scene, best: _Attempt, settings: FieldSettings) -> FloatVol
     if settings.settle_weight <= 0 or len(scene.ridges) == 0:
         return best.w
     return scene.solver.lock(
-        best.w, best.rhs, scene.ridges, radii=[np.inf, np.inf],
+        best.w, best.rhs, best.ridges, radii=[np.inf, np.inf],
         weight=settings.settle_weight, window=0.5, iterations=4, tolerance=settings.tolerance,
     )  # fmt: skip

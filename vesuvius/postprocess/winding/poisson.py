@@ -339,6 +339,12 @@ class PoissonSolver:
         over_slabs(lambda a, b: _prolong_add(below.w, level.w, a, b), length, level.threads)
         self._smooth(level, (1, 0))
 
+    def apply(self, w: FloatVolume) -> FloatVolume:
+        """Return the equations' left-hand side for w, (cz, cy, cx)."""
+        out = np.empty_like(w)
+        self._matrix(w, out)
+        return out
+
     def _matrix(self, w: FloatVolume, out: FloatVolume) -> None:
         top, normals, slope = self._levels[0], self._normals, self._slope
         length, threads = w.shape[0], top.threads

@@ -19,6 +19,7 @@ from vesuvius.postprocess.winding.numbering import NO_LEVEL
 from vesuvius.postprocess.winding.parallel import resolve_threads
 from vesuvius.postprocess.winding.settings import FieldSettings, MaskSettings
 from vesuvius.postprocess.winding.slabs import RIDGE_OFFSET
+from vesuvius.postprocess.winding.umbilicus import Spiral, other_branch, plane_turns
 from vesuvius.types import ByteVolume, FloatVolume, LabelVolume, Report
 
 
@@ -64,7 +65,9 @@ def winding_field(
         normals: (3, z, y, x) normals (nz, ny, nx), any length, sign free; zero where unknown.
         density: (z, y, x) windings per voxel if a network predicts them; measured if None.
         umbilicus_yx: scroll axis in the chunk's voxel coordinates; fixes which way numbers rise
-            (outward). None: along the network's normals, or increasing index without them.
+            (outward). Inside of the chunk, numbers also gain one a turn, and sheets change theirs
+            on the half-plane from the axis toward lower x. None: along the network's normals, or
+            increasing index without them.
         device: "cpu", "cuda" (CuPy), or "auto": CUDA where CuPy finds a device.
         threads: CPU threads; None: all cores of this process.
         settings: constants of the solver.
@@ -121,13 +124,45 @@ def sheet_labels(
     thickness = settings.thickness
     if thickness is None:
         thickness = data_thickness(probability, solution, settings.threshold)
+    if solution.spiral is None:
+        level = _cut_band(probability, solution, thickness, settings, threads, backend)
+    else:
+        level = _cut_band_around(
+            solution.spiral, probability, solution, thickness, settings, threads, backend
+        )
+    level = mask_stage.drop_dust(level, settings.dust)
+    return mask_stage.number_sheets(level)
+
+
+def _cut_band(
+    probability: FloatVolume, solution: Solution, thickness: float, settings: MaskSettings,
+    threads: int, backend: Backend,
+) -> LabelVolume:  # fmt: skip
+    """Return the levels of the supported bands with the cuts between them."""
     level, depth = backend.band(
         probability, solution.field, solution.axis, thickness=thickness, settings=settings
     )
-    if settings.cut:
-        level = mask_stage.cut_levels(level, depth, threads=threads)
-    level = mask_stage.drop_dust(level, settings.dust)
-    return mask_stage.number_sheets(level)
+    return mask_stage.cut_levels(level, depth, threads=threads) if settings.cut else level
+
+
+def _cut_band_around(
+    spiral: Spiral, probability: FloatVolume, solution: Solution, thickness: float,
+    settings: MaskSettings, threads: int, backend: Backend,
+) -> LabelVolume:  # fmt: skip
+    """Return the same where the field has a branch cut: each half from the branch whose cut is not.
+
+    On the cut a sheet's number changes, but nothing is torn there.
+    """
+    umbilicus, sense = spiral.umbilicus_yx, np.int32(spiral.sense)
+    _, ny, nx = solution.field.shape
+    plane = plane_turns((ny, nx), umbilicus, 1)
+    behind = (other_branch(plane) - plane).astype(np.int32) * sense
+    other = dataclasses.replace(solution, field=solution.field + behind.astype(np.float32))
+    right = _cut_band(probability, solution, thickness, settings, threads, backend)
+    left = _cut_band(probability, other, thickness, settings, threads, backend)
+    left = np.where(left == NO_LEVEL, left, left - behind)
+    out: LabelVolume = np.where(np.arange(nx) > umbilicus[1], right, left)
+    return out
 
 
 def threshold_labels(probability: FloatVolume, settings: MaskSettings) -> LabelVolume:
