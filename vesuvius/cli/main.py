@@ -23,6 +23,8 @@ COMMANDS = (
     "score",
     "tune",
     "submit",
+    "kit",
+    "kit-run",
     "winding",
     "sheets",
     "export",
