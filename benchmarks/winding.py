@@ -5,6 +5,7 @@ python -m benchmarks.winding --phantom               # threshold mask against wi
 python -m benchmarks.winding --predictions DIR --labels DIR   # the same for a trained network
 python -m benchmarks.winding --keys                  # gain and harm of every mask key
 python -m benchmarks.winding --blocks 512            # one large phantom in blocks of 256
+python -m benchmarks.winding --umbilicus             # the scroll's axis inside of the chunk
 python -m benchmarks.winding --speed                 # 128, 192, 256, 320, memory traffic
 """
 
@@ -21,6 +22,7 @@ import numpy as np
 from benchmarks.winding_blocks import block_rows
 from benchmarks.winding_cases import CONDITIONS, DEFAULT, make_case
 from benchmarks.winding_scores import key_rows, phantom_rows, prediction_rows
+from benchmarks.winding_umbilicus import umbilicus_rows
 from vesuvius.metrics import wrap_accuracy
 from vesuvius.postprocess.winding import winding_field
 
@@ -127,8 +129,8 @@ def roofline() -> None:
         solver.solve(rhs, zero, tolerance=0.0, iterations=10)
         times.append((time.perf_counter() - start) / 10)
     # per cell: 4 colour sweeps (w read and written, b, screen: 16 B each), 2 operators (12 B),
-    # residual 12, restriction 4.5, prolongation 8.5, vectors 48; coarse levels add 1/7
-    traffic = (4 * 16 + 2 * 12 + 12 + 4.5 + 8.5 + 48) * 8 / 7
+    # residual 12, restriction 4.5, prolongation 8.5, vectors 52; coarse levels add 1/7
+    traffic = (4 * 16 + 2 * 12 + 12 + 4.5 + 8.5 + 52) * 8 / 7
     used = traffic * n**3 / np.median(times)
     print(
         f"\nconjugate-gradient iteration, {n}^3 cells, one thread: {traffic:.0f} bytes per cell, "
@@ -149,6 +151,7 @@ def main() -> None:
     parser.add_argument("--block", type=int, default=256)
     parser.add_argument("--overlap", type=int, default=64)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--umbilicus", action="store_true")
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 192, 256, 320])
@@ -158,6 +161,8 @@ def main() -> None:
         speed_rows(args.sizes, args.repeats, args.threads)
     elif args.blocks is not None:
         block_rows(args.blocks, args.block, args.overlap, args.workers, args.first_seed)
+    elif args.umbilicus:
+        umbilicus_rows(seeds, args.threads)
     elif args.keys:
         key_rows(seeds, args.predictions, args.labels, args.threads)
     elif args.predictions is not None:
