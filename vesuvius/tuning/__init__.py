@@ -1,0 +1,1 @@
+"""Search over chains of post-processing on saved predictions, with guards against over-fitting."""
