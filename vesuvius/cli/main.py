@@ -29,6 +29,8 @@ COMMANDS = (
     "sheets",
     "export",
     "nnunet",
+    "runs",
+    "compare",
     "check-model",
     "benchmark",
     "diagnose",

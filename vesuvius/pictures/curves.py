@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from vesuvius.pictures import history, style
 
@@ -99,7 +99,7 @@ def _draw_panel(axes: Axes, series: dict[str, Series], title: str) -> None:
     if len(series) == 1:
         title = f"{title.partition(' (')[0]}: {next(iter(series.values()))[1][-1]:.3g} at the end"
     axes.set_title(title, fontsize=11.5, color=style.INK, loc="left", pad=6)
-    _frame(axes)
+    style.epoch_axes(axes)
     if not series:
         axes.text(
             0.5, 0.5, "nothing logged", transform=axes.transAxes, ha="center", va="center",
@@ -185,14 +185,3 @@ def _scale(
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     elif finite.size and finite.min() >= 0:
         axes.set_ylim(0, finite.max() * (1 + room) or 1.0)
-
-
-def _frame(axes: Axes) -> None:
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(style.FRAME)
-    axes.grid(visible=True, axis="y", color="#e7e9ee", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=9.5, colors=style.MUTED, length=3)
-    axes.set_xlabel("epoch", fontsize=10, color=style.MUTED)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))

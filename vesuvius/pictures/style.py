@@ -14,6 +14,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from vesuvius.errors import ShapeMismatchError, StorageError
 from vesuvius.types import IGNORE, SURFACE
@@ -152,6 +153,18 @@ def bare(axes: Axes) -> None:
     for spine in axes.spines.values():
         spine.set_color(FRAME)
         spine.set_linewidth(0.8)
+
+
+def epoch_axes(axes: Axes) -> None:
+    """Give a curve's axes their frame, grid and ticks; x counts epochs."""
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(FRAME)
+    axes.grid(visible=True, axis="y", color="#e7e9ee", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=9.5, colors=MUTED, length=3)
+    axes.set_xlabel("epoch", fontsize=10, color=MUTED)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:
