@@ -52,6 +52,7 @@ def train_and_score(folder: Path, data: Path, seed: int, overrides: list[str], m
         call(
             "train.py", "experiment=petct_cocoseg_tiny", f"seed={seed}", f"paths.data_dir={data}",
             f"hydra.run.dir={folder}", "ckpt_path=auto", "trainer.enable_progress_bar=false",
+            "callbacks=[speed,curves,ema,checkpoint,emergency]",
             *overrides, *more,
         )  # fmt: skip
         seconds = time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""Channel attention over several sources, and their fusion, in one pass."""
+"""Channel attention over several sources, and their fusion."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,10 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor, nn
 
-FOLD_FROM = 9
-"""Folding costs 9 c^3 multiplications a source, mixing the map pixels * c^2."""
+from vesuvius.models.petct import winograd
+
+_FAST_FROM = (64, 32 * 32)
+"""Channels and pixels from which the inference path is faster than convolutions."""
 
 
 class ChannelAttention(nn.Module):
@@ -37,39 +39,27 @@ class ChannelAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Float[Tensor, "b c y x"]) -> Float[Tensor, "b c y x"]:
-        """Return gamma A v + v."""
-        value, mixing = self.value_and_mixing(x)
-        return torch.bmm(mixing.to(value.dtype), value.flatten(2)).view_as(value)
-
-    def value_and_mixing(
-        self, x: Float[Tensor, "b c y x"]
-    ) -> tuple[Float[Tensor, "b c y x"], Float[Tensor, "b c c"]]:
-        """Return v and gamma A + I, whose product is the output."""
-        convs = (self.query, self.key, self.value)
-        weight = torch.cat([conv.weight for conv in convs])
-        bias = torch.cat([conv.bias for conv in convs if conv.bias is not None])
-        query, key, value = F.conv2d(x, weight, bias, padding=1).chunk(3, dim=1)
-        return value, self.mixing(query, key)
-
-    def mixing(
-        self, query: Float[Tensor, "b c y x"], key: Float[Tensor, "b c y x"]
-    ) -> Float[Tensor, "b c c"]:
-        """Return gamma A + I in float32."""
-        with torch.autocast(query.device.type, enabled=False):
+        """Return gamma A v + v = (gamma A + I) v."""
+        query, key, value = self.query(x), self.key(x), self.value(x)
+        with torch.autocast(x.device.type, enabled=False):
             q, k = query.flatten(2).float(), key.flatten(2).float()
-            energy = torch.bmm(q, k.transpose(1, 2))
-            if self.scale_energy:
-                energy = energy / q.shape[2] ** 0.5
-            attention = torch.softmax(energy.amax(-1, keepdim=True) - energy, dim=-1)
-            return self.gamma.float() * attention + torch.eye(len(attention[0]), device=q.device)
+            mixing = self.mixing(torch.bmm(q, k.transpose(1, 2)), q.shape[2])
+        out: Tensor = torch.bmm(mixing.to(value.dtype), value.flatten(2)).view_as(value)
+        return out
+
+    def mixing(self, energy: Float[Tensor, "b c c"], num_pixels: int) -> Float[Tensor, "b c c"]:
+        """Return gamma A + I for float32 energies."""
+        if self.scale_energy:
+            energy = energy / num_pixels**0.5
+        attention = torch.softmax(energy.amax(-1, keepdim=True) - energy, dim=-1)
+        identity = torch.eye(energy.shape[-1], device=energy.device)
+        return self.gamma.float() * attention + identity
 
 
 class Fusion(nn.Module):
     """Attention on each source, concatenation, 3x3 convolution to c channels, activation, norm.
 
-    One attention module serves all sources of a width, in one call. On large maps the mixing
-    matrices are folded into the convolution that follows, per slice: conv(concat_s(M_s v_s)) =
-    sum_s (W_s M_s) * v_s, so that A v is never computed.
+    One attention module serves all sources of a width.
 
     Args:
         channels: c of every source and of the result.
@@ -98,32 +88,61 @@ class Fusion(nn.Module):
 
     def fuse(self, sources: Sequence[Float[Tensor, "b c y x"]]) -> Float[Tensor, "b c y x"]:
         """Return the convolution of the attended sources."""
+        fused: Tensor
         if self.attention is None:
-            return self._convolve(torch.cat(list(sources), dim=1))
-        batch, c, height, width = sources[0].shape
-        num = len(sources)
-        value, mixing = self.attention.value_and_mixing(torch.cat(list(sources)))
-        if height * width <= FOLD_FROM * c:
-            mixed = torch.bmm(mixing.to(value.dtype), value.flatten(2))
-            return self._convolve(_side_by_side(mixed, num, (batch, c, height, width)))
-        weight = self.conv.weight.view(c, num, c, 9).float()  # out, source, channel, tap
-        folded = torch.einsum("oscp,sbcd->bosdp", weight, mixing.view(num, batch, c, c))
-        folded = folded.reshape(batch, c, num * c, 3, 3).to(value.dtype)
-        bias = None if self.conv.bias is None else self.conv.bias.to(value.dtype)
-        values = _side_by_side(value, num, (batch, c, height, width))
-        return torch.cat(
-            [
-                F.conv2d(v, w, bias, padding=1)
-                for v, w in zip(torch.split(values, 1), folded, strict=True)
-            ]
-        )
-
-    def _convolve(self, x: Tensor) -> Tensor:
-        fused: Tensor = self.conv(x)
+            fused = self.conv(torch.cat(list(sources), dim=1))
+        elif _fast(sources[0]):
+            fused = fuse_fast(self.attention, self.conv, sources)
+        else:
+            attended = self.attention(torch.cat(list(sources)))  # sources share one call
+            fused = self.conv(torch.cat(attended.chunk(len(sources)), dim=1))
         return fused
 
 
-def _side_by_side(x: Tensor, num: int, shape: tuple[int, ...]) -> Tensor:
-    """Return (b, s c, y, x) of maps ordered (s b): the sources of a slice one after another."""
-    batch, c, height, width = shape
-    return x.reshape(num, batch, c, height, width).transpose(0, 1).flatten(1, 2)
+def _fast(x: Tensor) -> bool:
+    """Return whether the inference path can be taken and pays."""
+    return (
+        not torch.is_grad_enabled()
+        and x.device.type == "cpu"
+        and x.dtype is torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and x.shape[2] % winograd.TILE == 0
+        and x.shape[3] % winograd.TILE == 0
+        and x.shape[1] >= _FAST_FROM[0]
+        and x.shape[2] * x.shape[3] >= _FAST_FROM[1]
+    )
+
+
+def fuse_fast(
+    attention: ChannelAttention, conv: nn.Conv2d, sources: Sequence[Float[Tensor, "b c y x"]]
+) -> Float[Tensor, "b c y x"]:
+    """Return conv(concat(attention(source))) for inference in float32 on a CPU.
+
+    All convolutions are Winograd's; q and k exist only band by band, as their energies add up; and
+    (gamma A + I) is folded into the kernel that follows: conv(concat_s(M_s v_s)) =
+    sum_s (W_s M_s) * v_s, so that A v is never computed.
+    """
+    batch, c, height, width = sources[0].shape
+    convs = (attention.query, attention.key, attention.value)
+    kernel = winograd.transform_kernel(torch.cat([part.weight for part in convs]))
+    bias = torch.cat([part.bias for part in convs if part.bias is not None])
+    assert conv.bias is not None
+    weights = conv.weight.view(c, len(sources), c, 9)  # out, source, channel, tap
+    fused = sources[0].new_empty(batch, c, height, width)
+    values = sources[0].new_empty(len(sources), c, height, width)
+    for n in range(batch):
+        folded = torch.empty_like(weights)
+        for s, source in enumerate(sources):
+            energy = source.new_zeros(c, c)
+            for row, out in winograd.products(source[n], kernel, bias):
+                query, key, value = out.split(c, dim=1)  # type: ignore[no-untyped-call]
+                energy += torch.bmm(query, key.transpose(1, 2)).sum(0)
+                rows = winograd.as_rows(value, width)
+                values[s, :, row : row + rows.shape[1]] = rows
+            mixing = attention.mixing(energy[None], height * width)[0]
+            folded[:, s] = torch.einsum("ocp,cd->odp", weights[:, s], mixing)
+        last = winograd.transform_kernel(folded.view(c, -1, 3, 3))
+        for row, out in winograd.products(values.view(-1, height, width), last, conv.bias):
+            rows = winograd.as_rows(out, width)
+            fused[n, :, row : row + rows.shape[1]] = rows
+    return fused

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from vesuvius.models.petct.attention import FOLD_FROM, ChannelAttention, Fusion
+from vesuvius.models.petct import winograd
+from vesuvius.models.petct.attention import ChannelAttention, Fusion, _fast
 
 
 def written_out(cam, x):
@@ -54,25 +55,27 @@ def test_energies_beyond_float16_do_not_overflow_in_low_precision():
     energy = cam.query(x).flatten(2) @ cam.key(x).flatten(2).transpose(1, 2)
     assert energy.abs().max() > 65504
     with torch.autocast("cpu", torch.bfloat16):
-        _, mixing = cam.value_and_mixing(x)
-    assert mixing.dtype == torch.float32
-    assert mixing.isfinite().all()
+        assert cam(x).isfinite().all()
+    seen = []
+    cam.mixing = lambda energy, pixels: seen.append(energy) or torch.eye(3)[None]
+    with torch.autocast("cpu", torch.float16):
+        cam(x)
+    assert seen[0].dtype == torch.float32
+    assert seen[0].isfinite().all()
 
 
 def test_scaled_energy_divides_by_root_of_pixels():
     plain, scaled = attention(), attention()
     scaled.scale_energy = True
-    q, k = torch.randn(1, 3, 4, 4), torch.randn(1, 3, 4, 4)
-    torch.testing.assert_close(scaled.mixing(q, k), plain.mixing(q / 4, k))
+    energy = torch.randn(1, 3, 3)
+    torch.testing.assert_close(scaled.mixing(energy, 16), plain.mixing(energy / 4, 16))
 
 
-@pytest.mark.parametrize("side", [4, 9], ids=["mixed maps", "folded weights"])
 @pytest.mark.parametrize("num", [1, 4])
-def test_fusion_is_attention_then_concatenation_then_convolution(num, side):
+def test_fusion_is_attention_then_concatenation_then_convolution(num):
     torch.manual_seed(0)
     fusion = Fusion(3, num, attention=attention(), norm=nn.Identity())
-    assert (side**2 > FOLD_FROM * 3) == (side == 9)
-    sources = [torch.randn(2, 3, side, side, requires_grad=True) for _ in range(num)]
+    sources = [torch.randn(2, 3, 5, 7, requires_grad=True) for _ in range(num)]
     expected = fusion.conv(torch.cat([written_out(fusion.attention, s) for s in sources], 1))
     weights = torch.randn_like(expected)
     parameters = [*fusion.parameters(), *sources]
@@ -83,3 +86,44 @@ def test_fusion_is_attention_then_concatenation_then_convolution(num, side):
     for one, other in zip(fast, slow, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(fusion(sources), F.leaky_relu(expected, 0.2), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("channels", "height", "width"), [(3, 4, 8), (5, 12, 72), (2, 40, 4)])
+def test_winograd_is_the_zero_padded_convolution(channels, height, width):
+    torch.manual_seed(0)
+    x = torch.randn(channels, height, width)
+    weight, bias = torch.randn(4, channels, 3, 3), torch.randn(4)
+    kernel = winograd.transform_kernel(weight)
+    found = torch.full((4, height, width), torch.nan)
+    for row, out in winograd.products(x, kernel, bias):
+        rows = winograd.as_rows(out, width)
+        found[:, row : row + rows.shape[1]] = rows
+    expected = F.conv2d(x[None].double(), weight.double(), bias.double(), padding=1)[0]
+    torch.testing.assert_close(found, expected.float(), rtol=1e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (36, 40), (260, 8)])
+def test_the_inference_path_gives_what_the_formula_gives(height, width):
+    torch.manual_seed(0)
+    channels = 64
+    cam = ChannelAttention(channels)
+    nn.init.constant_(cam.gamma, 0.5)
+    fusion = Fusion(channels, 2, attention=cam, norm=nn.Identity())
+    sources = [torch.randn(2, channels, height, width) for _ in range(2)]
+    expected = fusion.conv(torch.cat([written_out(cam, s) for s in sources], 1)).detach()
+    with torch.no_grad():
+        assert _fast(sources[0])
+        found = fusion.fuse(sources)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+def test_training_odd_sizes_and_low_precision_take_plain_convolutions():
+    x = torch.zeros(1, 64, 64, 64)
+    assert not _fast(x)  # gradients are wanted
+    with torch.no_grad():
+        assert _fast(x)
+        assert not _fast(x[:, :, :62])
+        assert not _fast(x[:, :32])
+        assert not _fast(x.bfloat16())
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not _fast(x)
