@@ -1,5 +1,7 @@
 """The winding solver end to end: numbers, properties, bad input."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,8 @@ from benchmarks.winding_cases import DEFAULT, Case, make_case
 from vesuvius.errors import ShapeMismatchError, SolverError, VolumeFormatError
 from vesuvius.postprocess import WindingResult, winding_field
 from vesuvius.postprocess.winding import MaskSettings
+from vesuvius.postprocess.winding.field import solve_field
+from vesuvius.postprocess.winding.result import sheet_labels
 
 
 def right_share(truth: np.ndarray, found: np.ndarray) -> float:
@@ -69,6 +73,17 @@ def test_turning_the_volume_permutes_the_labels_and_nothing_else(case, solved, t
     either = (before > 0) | (turned.labels > 0)
     assert both.sum() > 0.98 * either.sum()
     assert right_share(before[both], turned.labels[both]) > 0.998
+
+
+@pytest.mark.parametrize("constant", [-5.0, 8.0])
+def test_adding_a_whole_number_to_the_field_changes_no_label(case, constant):
+    solution = solve_field(case.probability)
+    moved = dataclasses.replace(solution, field=solution.field + np.float32(constant))
+    labels, others = (
+        sheet_labels(case.probability, s, MaskSettings(), threads=1) for s in (solution, moved)
+    )
+    # float32 rounds the moved field: single voxels on the rim of the band may differ
+    assert np.count_nonzero(labels != others) < 1e-4 * np.count_nonzero(labels)
 
 
 def test_threads_change_nothing(case, solved):
