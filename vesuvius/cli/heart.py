@@ -4,7 +4,9 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-HELP = "heart label maps: phantom, prepare, check, inspect, missing, classes, csv, view"
+from vesuvius.cli import heart_infer
+
+HELP = "hearts: phantom, prepare, check, inspect, missing, classes, csv, view, infer"
 
 Parser = argparse.ArgumentParser
 
@@ -20,6 +22,7 @@ def add_arguments(parser: Parser) -> None:
     _classes_arguments(actions.add_parser("classes", help="labels present in the label maps"))
     _csv_arguments(actions.add_parser("csv", help="train.csv and val.csv of one or more folders"))
     _view_arguments(actions.add_parser("view", help="training points over the label map, PNG"))
+    heart_infer.add_arguments(actions.add_parser("infer", help=heart_infer.HELP))
 
 
 def _phantom_arguments(parser: Parser) -> None:
@@ -123,5 +126,6 @@ def run(args: argparse.Namespace) -> int:
         "classes": heart_tools.classes,
         "csv": heart_tools.csv,
         "view": heart_tools.view,
+        "infer": heart_infer.run,
     }
     return actions[args.action](args)
