@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--umbilicus-yx", type=float, nargs=2, metavar=("Y", "X"), default=None,
-        help="scroll axis in voxels: numbers then rise outward (one block only)",
+        help="scroll axis in voxels: numbers rise outward, and by one a turn if it lies inside "
+        "(one block only)",
     )  # fmt: skip
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
 
@@ -68,13 +69,20 @@ def _at_once(args: argparse.Namespace, mask_settings: object) -> dict[str, objec
 
 
 def _in_blocks(args: argparse.Namespace, mask_settings: object) -> dict[str, object]:
+    from vesuvius.errors import ConfigError
     from vesuvius.postprocess.winding.blocks import solve_blocks
     from vesuvius.postprocess.winding.parallel import resolve_threads
 
+    if args.umbilicus_yx is not None:
+        raise ConfigError(
+            f"--umbilicus-yx is given, but the volume is solved in blocks of {args.block}, which "
+            "do not use it; leave it away, or raise --block to the longest edge"
+        )
     threads = max(resolve_threads(args.threads) // args.workers, 1)
     report = solve_blocks(
         args.prediction, args.out, block=args.block, overlap=args.overlap, workers=args.workers,
-        threads=threads, mask_settings=mask_settings,  # type: ignore[arg-type]
+        threads=threads, device=args.device,
+        mask_settings=mask_settings,  # type: ignore[arg-type]
     )  # fmt: skip
     return {
         "blocks": report.blocks,

@@ -8,6 +8,16 @@ import zarr
 
 from benchmarks.winding_cases import DEFAULT, make_case
 from vesuvius.cli.main import main
+from vesuvius.errors import DeviceError
+from vesuvius.postprocess.winding.device import resolve_device
+
+
+def has_cuda() -> bool:
+    try:
+        resolve_device("cuda")
+    except DeviceError:
+        return False
+    return True
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +49,16 @@ def test_longer_volumes_go_through_blocks(prediction, tmp_path, capsys):
     report = json.loads(capsys.readouterr().out)
     assert report["blocks"] == 4
     assert report["broken_links"] == []
+
+
+def test_blocks_refuse_what_they_would_ignore(prediction, tmp_path, capsys):
+    args = ["winding", str(prediction), "--out", str(tmp_path / "w.zarr"), "--block", "48"]
+    assert main([*args, "--overlap", "24", "--umbilicus-yx", "4", "5"]) == 2
+    assert "raise --block to the longest edge" in capsys.readouterr().err
+    if not has_cuda():
+        assert main([*args, "--overlap", "24", "--device", "cuda"]) == 2
+        assert "device is 'cuda', but CuPy" in capsys.readouterr().err
+    assert not (tmp_path / "w.zarr").exists()
 
 
 def test_existing_output_and_missing_input_end_with_status_2(prediction, tmp_path, capsys):

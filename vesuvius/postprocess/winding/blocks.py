@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vesuvius.errors import ConfigError
+from vesuvius.postprocess.winding.device import resolve_device
 from vesuvius.postprocess.winding.numbering import NO_LEVEL
 from vesuvius.postprocess.winding.result import winding_field
 from vesuvius.postprocess.winding.settings import FieldSettings, MaskSettings
@@ -105,7 +106,7 @@ def plan_blocks(shape_zyx: tuple[int, ...], *, block: int, overlap: int) -> list
 
 def solve_block(
     block: Block, *, source: Path, scratch: Path, settings: FieldSettings,
-    mask_settings: MaskSettings, threads: int,
+    mask_settings: MaskSettings, threads: int, device: str = "cpu",
 ) -> tuple[float, bool]:  # fmt: skip
     """Solve one block of the prediction at `source`, leave its field and levels in `scratch`.
 
@@ -114,7 +115,7 @@ def solve_block(
     volume, normals = read_box(*open_probability(source), block.box())
     result = winding_field(
         volume, normals, settings=settings, mask_settings=mask_settings, threads=threads,
-        device="cpu",
+        device=device,
     )  # fmt: skip
     level = np.full(volume.shape, NO_LEVEL, np.int32)
     if not result.fallback:
@@ -159,7 +160,7 @@ def _overlaps(blocks: list[Block], scratch: Path) -> list[Link]:
 def solve_blocks(
     source: Path, out: Path, *, block: int = 256, overlap: int = 64, workers: int = 1,
     threads: int = 1, settings: FieldSettings | None = None,
-    mask_settings: MaskSettings | None = None,
+    mask_settings: MaskSettings | None = None, device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> BlocksReport:  # fmt: skip
     """Write field, labels and mask of a prediction of any size to one Zarr folder.
@@ -173,13 +174,16 @@ def solve_blocks(
         threads: threads per process.
         settings: constants of the solver.
         mask_settings: constants of the mask.
+        device: "cpu", "cuda" or "auto", as in `winding_field`; each process opens it by itself.
         progress: called with (blocks done, blocks).
 
     Raises:
         VolumeNotFoundError, VolumeFormatError: the prediction cannot be read.
         StorageError: `out` exists or cannot be written.
         ConfigError: the overlap does not fit into the block.
+        DeviceError: device="cuda" without CuPy or a CUDA device.
     """
+    device = resolve_device(device)
     shape = open_probability(source)[0].shape
     blocks = plan_blocks(shape, block=block, overlap=overlap)
     with new_folder(out) as folder:
@@ -188,6 +192,7 @@ def solve_blocks(
             run = partial(
                 solve_block, source=source, scratch=work, threads=threads,
                 settings=settings or FieldSettings(), mask_settings=mask_settings or MaskSettings(),
+                device=device,
             )  # fmt: skip
             done: list[tuple[float, bool]] = []
             for result in _mapped(run, blocks, workers):
