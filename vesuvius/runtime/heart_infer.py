@@ -213,6 +213,8 @@ def encoder_input(
         point_cloud_size=data.point_cloud_size,
         class_names=names,
         num_channels=data.get("num_channels"),
+        min_remove=0,
+        max_remove=0,
         input_classes=options.input_classes,
     )
     sample = HeartDataset([path], draws, seed=options.seed, fixed=True)[0]
