@@ -35,16 +35,16 @@ from benchmarks.quality_data import (
     store_folder,
 )
 from benchmarks.quality_ours import ABLATIONS, OURS, calibrate, training_overrides
-from benchmarks.quality_peers import Peer, monai_peer, nnunet_peer, predict_peer, train_peer
+from benchmarks.quality_peers import WINDOW, Peer, monai_peer, nnunet_peer, predict_peer, train_peer
 from vesuvius.inference.store import load_prediction, write_json
 
 ROOT = Path(__file__).parents[1]
 PeerFactory = Callable[..., Peer]
 
 
-def _monai(name: str, lr: float, *, bf16: bool = False) -> PeerFactory:
+def _monai(name: str, lr: float, *, width: int = 16, bf16: bool = False) -> PeerFactory:
     return lambda volumes, seed, rate: monai_peer(
-        name, volumes, lr=rate or lr, seed=seed, bf16=bf16
+        name, volumes, lr=rate or lr, seed=seed, width=width, bf16=bf16
     )
 
 
@@ -57,8 +57,10 @@ def _nnunet(lr: float, *, width: int, bf16: bool = False) -> PeerFactory:
 PEERS: dict[str, PeerFactory] = {
     "segresnet": _monai("segresnet", 3e-3),
     "segresnet_bf16": _monai("segresnet", 3e-3, bf16=True),
+    "segresnet8_bf16": _monai("segresnet", 3e-3, width=8, bf16=True),
     "dynunet": _monai("dynunet", 3e-3),
     "dynunet_bf16": _monai("dynunet", 3e-3, bf16=True),
+    "dynunet8_bf16": _monai("dynunet", 3e-3, width=8, bf16=True),
     "nnunet": _nnunet(1e-2, width=32),
     "nnunet_bf16": _nnunet(1e-2, width=32, bf16=True),
     "nnunet16_bf16": _nnunet(1e-2, width=16, bf16=True),
@@ -93,6 +95,7 @@ def run_ours(
         "infer.py", f"run_dir={run}", f"volume={store_folder(data, 'val')}", "checkpoint=last",
         "pictures=false", "postprocess=none", f"out_dir={run / 'masks'}",
         f"hydra.run.dir={run / 'infer'}", f"max_volumes={num_val}",
+        f"roi_zyx={list(WINDOW)}",
     )  # fmt: skip
     rows = []
     for truth in islice(read_side(data, "val"), num_val):

@@ -56,19 +56,20 @@ def read_side(folder: Path, side: str) -> Iterator[Truth]:
         yield Truth(path.stem, image, label, normals)
 
 
-def tensor_normals(probability: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return (3, z, y, x) normals of a probability: major axis of its structure tensor.
+def tensor_normals(
+    probability: npt.NDArray[np.float32], where: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float32]:
+    """Return (3, n) normals of a probability at n voxels: major axis of its structure tensor.
 
     What a network without a normals head offers; sigma 1 for gradients, 2 for the average.
     """
-    soft = ndimage.gaussian_filter(probability, 1.0)
-    gradient = np.gradient(soft)
-    tensor = np.empty((*probability.shape, 3, 3), np.float32)
+    gradient = np.gradient(ndimage.gaussian_filter(probability, 1.0))
+    tensor = np.empty((int(where.sum()), 3, 3), np.float32)
     for i in range(3):
         for j in range(i, 3):
             product = ndimage.gaussian_filter(gradient[i] * gradient[j], 2.0)
-            tensor[..., i, j] = tensor[..., j, i] = product
-    return np.moveaxis(np.linalg.eigh(tensor)[1][..., -1], -1, 0)
+            tensor[:, i, j] = tensor[:, j, i] = product[where]
+    return np.linalg.eigh(tensor)[1][..., -1].T
 
 
 def score_volume(
@@ -87,9 +88,9 @@ def score_volume(
     plain = competition_score(mask, truth.label, threads=1)
     winding = WindingPostprocess(threshold=THRESHOLD, threads=1)(probability, normals)
     solved = competition_score(winding.mask, truth.label, threads=1)
-    offered = tensor_normals(probability) if normals is None else normals
     surface = truth.label == 1
-    angles = normal_angles(offered[:, surface], truth.normals[:, surface])
+    offered = tensor_normals(probability, surface) if normals is None else normals[:, surface]
+    angles = normal_angles(offered, truth.normals[:, surface])
     return {
         "dice": float(dice(mask, truth.label)),
         "surface_dice": plain.surface_dice,

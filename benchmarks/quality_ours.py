@@ -9,18 +9,28 @@ import torch
 from hydra.utils import instantiate
 
 from benchmarks.quality_data import SIDES
+from vesuvius.runtime.compose_config import compose_config
 from vesuvius.runtime.hardware import resolve_trainer
-from vesuvius.runtime.model_facts import compose_training
 
 WARM_STEPS, TIMED_STEPS = 2, 4
 BASE = ["data=surface_zarr", "data.batch_size=2", "data.val_share=0"]
-OURS: dict[str, list[str]] = {"ours": BASE}
+QUICK = ["experiment=quick", "data.val_share=0"]
+OURS: dict[str, list[str]] = {"ours": QUICK, "default": BASE}
 """Contestants that are trained by `train.py`: name -> overrides."""
 ABLATIONS: dict[str, list[str]] = {
-    "lr1e-3": [*BASE, "optimizer.lr=1e-3"],
-    "fp32": [*BASE, "trainer.precision=32-true"],
-    "no_normals": [*BASE, "loss/term=[dice,bce]", "model.normals_head=false"],
-    "batch1": [*BASE, "data.batch_size=1"],
+    "width16": [*QUICK, "model.n_filters=16"],
+    "lr1e-3": [*QUICK, "optimizer.lr=1e-3"],
+    "pos_weight10": [*QUICK, "loss.term.bce.fn.pos_weight=10"],
+    "no_warmup": [*QUICK, "scheduler.warmup_share=0"],
+    "fp32": [*QUICK, "trainer.precision=32-true"],
+    "no_normals": [*QUICK, "loss/term=[dice,bce]", "model.normals_head=false"],
+    "batch1": [*QUICK, "data.batch_size=1", "model.norm=instance"],
+    "instance_norm": [*QUICK, "model.norm=instance"],
+    "cube": [*QUICK, "data.augment=cube"],
+    "intensity": [*QUICK, "transforms=intensity"],
+    "strong": [*QUICK, "transforms=strong"],
+    "ema": [*QUICK, "+callbacks/ema@callbacks=ema", "callbacks.ema.decay=0.99"],
+    "resenc_s": [*QUICK, "~model.n_filters", "model=resenc_s"],
 }
 """The recipe with one thing changed."""
 
@@ -32,7 +42,7 @@ def calibrate(overrides: Sequence[str], minutes: float) -> tuple[int, int]:
     """
     alone = ["data.split_file=null", "paths.output_dir=unused"]
     steps = WARM_STEPS + TIMED_STEPS
-    cfg = compose_training([*overrides, *training_overrides(steps, 2), *alone])
+    cfg = compose_config("train", [*overrides, *training_overrides(steps, 2), *alone])
     resolve_trainer(cfg.trainer)
     bf16 = str(cfg.trainer.precision).startswith("bf16")
     data = instantiate(cfg.data, _convert_="all")

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from benchmarks.quality_data import Truth
 
 PATCH = (64, 64, 64)
+WINDOW = (128, 128, 128)  # of inference, as for ours: these volumes in one piece
 BATCH = 2
 WARM_STEPS, TIMED_STEPS = 2, 4
 
@@ -109,7 +110,7 @@ def predict_peer(peer: Peer, image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any
     peer.network.eval()
     volume = peer.normalise(torch.from_numpy(image)[None].float())[None]
     with torch.inference_mode():
-        result = sliding_window_inference(volume, PATCH, 1, finest, overlap=0.5, mode="gaussian")
+        result = sliding_window_inference(volume, WINDOW, 1, finest, overlap=0.5, mode="gaussian")
     assert isinstance(result, Tensor)
     return result[0, 0].numpy()
 
@@ -128,7 +129,13 @@ def z_score(image: Tensor) -> Tensor:
 
 
 def monai_peer(
-    name: str, volumes: Sequence[Truth], *, lr: float, seed: int, bf16: bool = False
+    name: str,
+    volumes: Sequence[Truth],
+    *,
+    lr: float,
+    seed: int,
+    width: int = 16,
+    bf16: bool = False,
 ) -> Peer:
     """Return SegResNet or DynUNet with MONAI's transforms and loss."""
     from monai.losses import DiceCELoss
@@ -138,11 +145,12 @@ def monai_peer(
     set_determinism(seed)
     network: nn.Module
     if name == "segresnet":
-        network = SegResNet(spatial_dims=3, in_channels=1, out_channels=1, init_filters=16)
+        network = SegResNet(spatial_dims=3, in_channels=1, out_channels=1, init_filters=width)
     else:
         network = DynUNet(
             3, 1, 1, kernel_size=[3] * 5, strides=[1, 2, 2, 2, 2],
-            upsample_kernel_size=[2] * 4, filters=[16, 32, 64, 128, 256], res_block=True,
+            upsample_kernel_size=[2] * 4, filters=[width * 2**level for level in range(5)],
+            res_block=True,
         )  # fmt: skip
     dice_ce = DiceCELoss(sigmoid=True, batch=True, squared_pred=False)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from vesuvius.callbacks.schedule import is_due
+from vesuvius.callbacks.score_table import ScoreRow, publish_scores
 from vesuvius.errors import ConfigError
 from vesuvius.inference import PredictionWriter, VolumePrediction, predict_volume
 
@@ -31,7 +32,8 @@ class VolumeValidation(Callback):
         every_n_epochs: score every n-th epoch and the last.
         max_volumes: only the first so many volumes; None = all.
         folder: the latest predictions go to `<folder>/<id>.zarr` (`PostprocessCallback` reads
-            them); None keeps none.
+            them), the score of every volume to `<folder>/scores.csv` and to the loggers as the
+            table `val/volumes`; None keeps none.
     """
 
     def __init__(
@@ -70,12 +72,21 @@ class VolumeValidation(Callback):
             return
         self._scored_before = True
         self.metric.to(pl_module.device)
+        rows: list[ScoreRow] = []
         for volume in volumes[trainer.global_rank :: trainer.world_size]:
             store = zarr.open_group(volume, mode="r")
-            prediction = self.predict(trainer, pl_module, volume.stem, store["image"])
+            image: Any = store["image"]
+            with_prior = getattr(trainer.datamodule, "with_prior", None)  # type: ignore[attr-defined]
+            if with_prior is not None:
+                image = with_prior(volume.stem, image)
+            prediction = self.predict(trainer, pl_module, volume.stem, image)
             mask = np.asarray(prediction.probability) > 255 * self.threshold
             label = torch.from_numpy(np.asarray(store["label"]))
-            self.metric.update(torch.from_numpy(mask.astype(np.uint8)), label)
+            own = self.metric(torch.from_numpy(mask.astype(np.uint8)), label)
+            scores = {name: float(value) for name, value in own.items()}
+            rows.append({"volume": volume.stem, "mask": "threshold", **scores})
+        if self.folder is not None:
+            publish_scores(trainer, rows, self.folder / "scores.csv", key="val/volumes")
         for name, value in self.metric.compute().items():
             pl_module.log(f"val/{name}", value, prog_bar=name == "score", rank_zero_only=False)
         self.metric.reset()
@@ -84,7 +95,10 @@ class VolumeValidation(Callback):
     def predict(
         self, trainer: Trainer, pl_module: LightningModule, volume_id: str, image: Any
     ) -> VolumePrediction:
-        """Return the blended prediction of one (z, y, x) image; saved when there is a folder."""
+        """Return the blended prediction of one (z, y, x) or (c, z, y, x) image.
+
+        It is saved when there is a folder.
+        """
         predict_batch: Callable[..., Mapping[str, Tensor]] = pl_module.predict_batch  # type: ignore[assignment]
 
         def network(windows: Tensor) -> Mapping[str, Tensor]:
@@ -101,6 +115,7 @@ class VolumeValidation(Callback):
                 device=pl_module.device,
                 threshold=self.threshold,
                 out=out,
+                channels=1 if len(image.shape) == 3 else image.shape[0],
             )
 
         if self.folder is None:
@@ -109,7 +124,7 @@ class VolumeValidation(Callback):
         with PredictionWriter(
             self.folder,
             volume_id,
-            shape_zyx=image.shape,
+            shape_zyx=image.shape[-3:],
             outputs=names,
             settings={"epoch": trainer.current_epoch, "step": trainer.global_step},
         ) as writer:

@@ -252,6 +252,67 @@ class CutOut:
         return _with_ct(image, ct)
 
 
+class PriorMask:
+    """Turns the second channel, a former prediction, into a mask at a random threshold.
+
+    Args:
+        share: of the crops; the others keep the probability, which the network thresholds itself.
+        low: least threshold.
+        high: greatest threshold.
+
+    Source: the learned stacks of the Vesuvius Surface Detection winners (10th place, 2026).
+    """
+
+    def __init__(self, *, share: float = 0.9, low: float = 0.1, high: float = 0.7) -> None:
+        self.share = check_share("prior_mask", share)
+        if not 0 < low <= high < 1:
+            raise ConfigError(
+                f"transforms prior_mask: low={low}, high={high}; expected 0 < low <= high < 1."
+            )
+        self.low, self.high = low, high
+
+    def __call__(self, image: Tensor, rng: Rng) -> Tensor:
+        """Return the image, its later channels in {0, 1}."""
+        check_prior_channel(image)
+        threshold = float(rng.uniform(self.low, self.high))
+        return torch.cat([image[:1], (image[1:] > threshold).to(image.dtype)])
+
+
+class PriorDropOut:
+    """Blanks boxes of the second channel, so that the network must look at the image.
+
+    Args:
+        share: of the crops.
+        num: boxes.
+        size: edge of a box relative to the patch, in (0, 1].
+    """
+
+    def __init__(self, *, share: float = 0.5, num: int = 6, size: float = 0.25) -> None:
+        self.share = check_share("prior_drop_out", share)
+        if num < 0 or not 0 < size <= 1:
+            raise ConfigError(
+                f"transforms prior_drop_out: num={num} must be >= 0, size={size} lie in (0, 1]."
+            )
+        self.num, self.size = num, size
+
+    def __call__(self, image: Tensor, rng: Rng) -> Tensor:
+        """Return the image with boxes of its later channels set to 0."""
+        check_prior_channel(image)
+        changed = image.clone()
+        for box in random_boxes(image.shape[1:], self.num, self.size, rng):
+            changed[(slice(1, None), *box)] = 0
+        return changed
+
+
+def check_prior_channel(image: Tensor) -> None:
+    """Raise ConfigError unless the image brings a former prediction."""
+    if len(image) < 2:
+        raise ConfigError(
+            "transforms: prior_mask and prior_drop_out change the second channel, but images have "
+            "one; set data.prior_root (experiment=refine), or leave these steps out."
+        )
+
+
 def random_boxes(
     shape_zyx: torch.Size | tuple[int, ...], num: int, size: float, rng: Rng
 ) -> list[tuple[slice, slice, slice]]:

@@ -11,6 +11,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from vesuvius.data.folds import read_split
+from vesuvius.data.prior import ImageWithPrior, PriorReader
 from vesuvius.data.splits import Split, save_split, split_volumes
 from vesuvius.data.store import PreparedVolume, list_prepared
 from vesuvius.data.surface_dataset import (
@@ -56,6 +57,8 @@ class SurfaceDataModule(LightningDataModule):
         pad_small: allow a patch larger than every volume (crops are then mostly padding).
         pin_memory: page-locked batches, for a GPU.
         start_method: how workers start, "forkserver" or "spawn".
+        prior_root: folder of predictions `<id>.zarr` that become the image's second channel (for
+            second-stage networks); those of training volumes must be out-of-fold.
 
     Raises:
         ConfigError: an argument out of range; a patch larger than every volume.
@@ -89,8 +92,10 @@ class SurfaceDataModule(LightningDataModule):
         pad_small: bool = False,
         pin_memory: bool = False,
         start_method: str = "forkserver",
+        prior_root: str | Path | None = None,
     ) -> None:
         super().__init__()
+        self.prior_root = None if prior_root is None else Path(prior_root)
         self.root = Path(root)
         self.patch_zyx = check_patch(patch_zyx)
         check_draws(samples_per_volume, positive_share, augment, cache_mb)
@@ -115,6 +120,7 @@ class SurfaceDataModule(LightningDataModule):
             ignored_border=ignored_border,
             with_wrap=with_wrap,
             cache_mb=cache_mb,
+            prior_root=prior_root,
         )
         self._samples_per_volume = samples_per_volume
         self._augment = augment
@@ -144,6 +150,16 @@ class SurfaceDataModule(LightningDataModule):
         self.val_dataset = self._dataset(
             self._paths("val"), samples_per_volume=self.val_crops_per_volume, fixed=True
         )
+        if self.prior_root is not None:
+            for volume in volumes.values():
+                self.train_dataset.prior(volume)  # refuses what is missing or does not fit
+
+    def with_prior(self, volume_id: str, image: Any) -> Any:
+        """Return the (z, y, x) image, stacked with its prediction if there is a `prior_root`."""
+        if self.prior_root is None:
+            return image
+        prior = PriorReader(self.prior_root, volume_id, shape_zyx=image.shape, dtype=image.dtype)
+        return ImageWithPrior(image, prior)
 
     def train_dataloader(self) -> DataLoader[SurfaceSample]:
         """Return the loader of this rank's training crops."""

@@ -20,19 +20,20 @@ from torch.utils.data.distributed import DistributedSampler
 from vesuvius.data.augment import IDENTITY, MODES, Symmetry, draw_symmetry
 from vesuvius.data.chunk_cache import ChunkCache
 from vesuvius.data.crops import origin_containing, uniform_origin
+from vesuvius.data.prior import PriorReader
 from vesuvius.data.store import PreparedVolume
 from vesuvius.errors import ConfigError
 from vesuvius.types import BACKGROUND, IGNORE, SurfaceSample
 
 Zyx = tuple[int, int, int]
-PAD = {"image": 0, "label": IGNORE, "wrap": 0}
+PAD = {"image": 0, "label": IGNORE, "wrap": 0, "prior": 0}
 """Value of voxels beyond a volume that is smaller than the patch."""
 
 
 class SurfaceBatch(TypedDict):
     """Collated `SurfaceSample`s; nothing is converted to float here."""
 
-    image: Tensor  # (b, 1, z, y, x) uint8 or uint16
+    image: Tensor  # (b, 1, z, y, x) uint8 or uint16; (b, 2, z, y, x) with a prior
     label: Tensor  # (b, 1, z, y, x) uint8
     volume_id: list[str]
     origin_zyx: Tensor  # (b, 3) int64
@@ -57,10 +58,12 @@ class SurfaceDataset(Dataset[SurfaceSample]):
             faces, and padding, stays ignored; 3 suits the competition, 0 = none.
         with_wrap: add the true wrap number (phantom truth).
         cache_mb: decoded chunks kept in each worker, MiB.
+        prior_root: folder of predictions `<id>.zarr` of an earlier run, which become the second
+            channel of the image; None = one channel.
 
     Raises:
         ConfigError: an argument out of range.
-        PairingError: a volume without labels (or wrap numbers, if asked for).
+        PairingError: a volume without labels (or wrap numbers, if asked for), or without a prior.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class SurfaceDataset(Dataset[SurfaceSample]):
         ignored_border: int = 0,
         with_wrap: bool = False,
         cache_mb: int = 256,
+        prior_root: str | Path | None = None,
     ) -> None:
         self.paths = [Path(p) for p in volumes]
         self.patch_zyx = check_patch(patch_zyx)
@@ -95,12 +99,15 @@ class SurfaceDataset(Dataset[SurfaceSample]):
         self.ignored_border = ignored_border
         self.names = ["image", "label", *(["wrap"] if with_wrap else [])]
         self.cache_mb = cache_mb
+        self.prior_root = None if prior_root is None else Path(prior_root)
         self._volumes: list[PreparedVolume] | None = None
+        self._priors: dict[str, PriorReader] = {}
+        self._cache: ChunkCache | None = None
         self._plan: tuple[int, list[int], float] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Drop what is open: each worker opens files for itself, on first use."""
-        return {**self.__dict__, "_volumes": None, "_plan": None}
+        return {**self.__dict__, "_volumes": None, "_priors": {}, "_cache": None, "_plan": None}
 
     def __len__(self) -> int:
         return len(self.paths) * self.samples_per_volume
@@ -108,9 +115,22 @@ class SurfaceDataset(Dataset[SurfaceSample]):
     def volumes(self) -> list[PreparedVolume]:
         """Return the opened volumes, which share one chunk cache in this process."""
         if self._volumes is None:
-            cache = ChunkCache(self.cache_mb * 2**20)
-            self._volumes = [PreparedVolume(path, cache) for path in self.paths]
+            self._cache = ChunkCache(self.cache_mb * 2**20)
+            self._volumes = [PreparedVolume(path, self._cache) for path in self.paths]
         return self._volumes
+
+    def prior(self, volume: PreparedVolume) -> PriorReader:
+        """Return the opened prediction of a volume; there must be a `prior_root`."""
+        if volume.volume_id not in self._priors:
+            assert self.prior_root is not None
+            self._priors[volume.volume_id] = PriorReader(
+                self.prior_root,
+                volume.volume_id,
+                shape_zyx=volume.shape_zyx,
+                dtype=volume.array("image").dtype,
+                cache=self._cache,
+            )
+        return self._priors[volume.volume_id]
 
     def __getitem__(self, index: int | tuple[int, int]) -> SurfaceSample:
         epoch, i = index if isinstance(index, tuple) else (0, index)
@@ -124,6 +144,9 @@ class SurfaceDataset(Dataset[SurfaceSample]):
         sample: dict[str, Any] = {
             name: self._crop(volume, name, origin, symmetry) for name in self.names
         }
+        if self.prior_root is not None:
+            prior = self._crop(volume, "prior", origin, symmetry)
+            sample["image"] = np.concatenate([sample["image"], prior])
         if self.ignore_as_background:
             label = sample["label"]
             forgotten = label == IGNORE
@@ -161,7 +184,7 @@ class SurfaceDataset(Dataset[SurfaceSample]):
         self, volume: PreparedVolume, name: str, origin: Zyx, symmetry: Symmetry
     ) -> np.ndarray[Any, Any]:
         """Return (1, z, y, x), turned; written once, straight into its final place."""
-        reader = volume.array(name)
+        reader = self.prior(volume) if name == "prior" else volume.array(name)
         out = np.empty(self.patch_zyx, reader.dtype)
         stop = tuple(
             min(o + p, n) for o, p, n in zip(origin, self.patch_zyx, volume.shape_zyx, strict=True)

@@ -23,12 +23,13 @@ FOLD_TOLERANCE = 1e-3
 
 
 class InferenceNetwork:
-    """A network ready for inference: (b, 1, z, y, x) float32 in, mapping of float32 heads out.
+    """A network ready for inference: (b, c, z, y, x) float32 in, mapping of float32 heads out.
 
     Attributes:
         precision: "fp32", "bf16" or "fp16", as resolved.
         folded: how many batch norms were folded into their convolution.
         device: where it runs.
+        in_channels: of its images; 2 = the image and a former prediction.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class InferenceNetwork:
     ) -> None:
         self._network = network
         self._channels_last = channels_last
+        self.in_channels = int(getattr(network, "in_channels", 1))
         self.device, self.precision, self.folded = device, precision, folded
 
     def __call__(self, image: Tensor) -> Mapping[str, Tensor]:
@@ -134,7 +136,8 @@ def fold_batch_norms(network: nn.Module) -> int | None:
     """
     device = next(network.parameters()).device
     generator = torch.Generator().manual_seed(0)
-    probe = torch.rand((1, 1, *PROBE_ZYX), generator=generator).to(device)
+    channels = int(getattr(network, "in_channels", 1))
+    probe = torch.rand((1, channels, *PROBE_ZYX), generator=generator).to(device)
     with torch.no_grad():  # not inference_mode: weights made in it cannot be used outside
         try:
             pairs, before = _conv_norm_pairs(network, probe)

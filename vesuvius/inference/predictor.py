@@ -1,6 +1,6 @@
 """From a network's raw heads to probability and normals, with mirrored copies if wanted."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import Literal
 
@@ -46,18 +46,68 @@ def surface_predictor(
         total: dict[str, Tensor] = {}
         for symmetry in symmetries:
             heads = _heads(network(turn(image, symmetry)))
-            for name, value in heads.items():
-                back = turn_back(value, symmetry, vectors=name == NORMALS)
-                if name not in total:
-                    total[name] = back
-                elif name == NORMALS and axial_normals:
-                    agreement = (total[name] * back).sum(1, keepdim=True)
-                    total[name] = total[name] + torch.where(agreement < 0, -back, back)
-                else:
-                    total[name] = total[name] + back
+            back = {
+                name: turn_back(value, symmetry, vectors=name == NORMALS)
+                for name, value in heads.items()
+            }
+            _add(total, back, axial_normals=axial_normals)
         return {name: value / len(symmetries) for name, value in total.items()}
 
     return predict
+
+
+def ensemble_predictor(
+    predictors: Sequence[Predict],
+    *,
+    weights: Sequence[float] | None = None,
+    axial_normals: bool = True,
+) -> Predict:
+    """Return the weighted mean of several predictors, one after the other on every batch.
+
+    Besides all the networks' weights it needs no more memory than one of them: only one network's
+    activations and one sum exist at a time.
+
+    Args:
+        predictors: from `surface_predictor`; heads that one of them lacks are left out.
+        weights: of each, positive; None = equal.
+        axial_normals: n and -n mean the same; networks are averaged with signs that agree.
+
+    Raises:
+        ConfigError: no predictor, or weights that do not fit.
+    """
+    shares = [1.0] * len(predictors) if weights is None else [float(w) for w in weights]
+    if not predictors or len(shares) != len(predictors) or min(shares) <= 0:
+        raise ConfigError(
+            f"ensemble of {len(predictors)} networks with weights {shares}; expected one positive "
+            "weight for each (weights=[...], or null for equal ones)"
+        )
+    if len(predictors) == 1:
+        return predictors[0]
+
+    def predict(image: Tensor) -> Mapping[str, Tensor]:
+        total: dict[str, Tensor] = {}
+        for number, (predictor, share) in enumerate(zip(predictors, shares, strict=True)):
+            scale = share / sum(shares)
+            heads = {name: value * scale for name, value in predictor(image).items()}
+            if number:
+                total = {name: value for name, value in total.items() if name in heads}
+                heads = {name: value for name, value in heads.items() if name in total}
+            _add(total, heads, axial_normals=axial_normals)
+        return total
+
+    return predict
+
+
+def _add(total: dict[str, Tensor], heads: Mapping[str, Tensor], *, axial_normals: bool) -> None:
+    """Add heads to their sums; axial normals with the sign that agrees with the sum."""
+    for name, value in heads.items():
+        if name not in total:
+            total[name] = value
+        elif name == NORMALS and axial_normals:
+            agreement = (total[name] * value).sum(1, keepdim=True)
+            total[name] = total[name] + torch.where(agreement < 0, -value, value)
+        else:
+            total[name] = total[name] + value
 
 
 def tta_symmetries(tta: Tta) -> list[Symmetry]:

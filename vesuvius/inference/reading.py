@@ -28,13 +28,20 @@ class ImageVolume(Protocol):
         ...
 
 
-def image_scale(image: ImageVolume) -> float:
-    """Return the factor to [0, 1] of a 3-D image.
+def image_scale(image: ImageVolume, channels: int = 1) -> float:
+    """Return the factor to [0, 1] of a (z, y, x) image, or (channels, z, y, x) if more than one.
 
     Raises:
-        VolumeFormatError: not 3-D, empty, or a dtype without a defined range.
+        VolumeFormatError: not of that shape, empty, or a dtype without a defined range.
     """
-    if len(image.shape) != 3 or min(image.shape) < 1:
+    if channels > 1 and (len(image.shape) != 4 or image.shape[0] != channels):
+        msg = (
+            f"image must be ({channels}, z, y, x) for this network, got shape "
+            f"{tuple(image.shape)}; a second-stage network also needs the prediction it refines: "
+            "prior=<folder> of infer.py, data.prior_root in training"
+        )
+        raise VolumeFormatError(msg)
+    if channels == 1 and (len(image.shape) != 3 or min(image.shape) < 1):
         msg = (
             f"image must be a non-empty 3-D volume (z, y, x), got shape {tuple(image.shape)}; "
             "select one channel or stack the slices first"
@@ -53,18 +60,24 @@ def image_scale(image: ImageVolume) -> float:
 
 
 class SlabReader:
-    """Hands out (z, y, x) slabs in ascending z; each voxel of a block is read and checked once.
+    """Hands out (..., z, y, x) slabs in ascending z; each voxel of a block is read once.
 
     Args:
-        image: (z, y, x) volume.
+        image: (z, y, x) volume, or (channels, z, y, x).
         y_range: first and last-plus-one row of the block.
         x_range: the same for columns.
     """
 
     def __init__(
-        self, image: ImageVolume, *, y_range: tuple[int, int], x_range: tuple[int, int]
+        self,
+        image: ImageVolume,
+        *,
+        y_range: tuple[int, int],
+        x_range: tuple[int, int],
+        channels: int = 1,
     ) -> None:
-        self.scale = image_scale(image)
+        self.scale = image_scale(image, channels)
+        self._lead = (slice(None),) * (len(image.shape) - 3)
         self._image = image
         self._y, self._x = slice(*y_range), slice(*x_range)
         self._slab: npt.NDArray[Any] | None = None
@@ -73,10 +86,10 @@ class SlabReader:
     def read(self, z0: int, z1: int) -> npt.NDArray[Any]:
         """Return the raw slab [z0, z1), reusing what the slab before it already holds."""
         known = min(max(self._z[1], z0), z1) if self._slab is not None else z0
-        fresh = np.asarray(self._image[known:z1, self._y, self._x])
+        fresh = np.asarray(self._image[(*self._lead, slice(known, z1), self._y, self._x)])
         _check_range(fresh, known)
         if self._slab is not None and known > z0:
-            fresh = np.concatenate([self._slab[z0 - self._z[0] :], fresh])
+            fresh = np.concatenate([self._slab[..., z0 - self._z[0] :, :, :], fresh], axis=-3)
         self._slab, self._z = fresh, (z0, z1)
         return fresh
 
@@ -86,7 +99,7 @@ def _check_range(slab: npt.NDArray[Any], z0: int) -> None:
     if slab.dtype.kind != "f" or slab.size == 0:
         return
     low, high = float(slab.min()), float(slab.max())
-    where = f"between z={z0} and z={z0 + slab.shape[0]}"
+    where = f"between z={z0} and z={z0 + slab.shape[-3]}"
     if np.isnan(low) or np.isnan(high):
         msg = (
             f"image holds NaN {where}; replace it (for example by 0) before inference, "
@@ -109,8 +122,8 @@ def cut_window(
     Mirroring (edge voxel repeated) continues the grey level and texture: a black margin would show
     the network a border that is not there.
     """
-    window = slab[:, y0 : y0 + roi_zyx[1], x0 : x0 + roi_zyx[2]]
-    if window.shape == roi_zyx:
+    window = slab[..., y0 : y0 + roi_zyx[1], x0 : x0 + roi_zyx[2]]
+    if window.shape[-3:] == roi_zyx:
         return window
-    pad = [(0, want - have) for want, have in zip(roi_zyx, window.shape, strict=True)]
-    return np.pad(window, pad, mode="symmetric")
+    pad = [(0, want - have) for want, have in zip(roi_zyx, window.shape[-3:], strict=True)]
+    return np.pad(window, [(0, 0)] * (window.ndim - 3) + pad, mode="symmetric")

@@ -106,6 +106,7 @@ def predict_volume(
     skip_empty: bool = False,
     threshold: float = 0.5,
     max_slab_bytes: int = 1 << 30,
+    channels: int = 1,
 ) -> VolumePrediction:
     """Return the blended prediction of a volume of any size.
 
@@ -130,6 +131,7 @@ def predict_volume(
             cut free from its background). The first window is always predicted.
         threshold: probability above which a voxel counts in the report's mask share.
         max_slab_bytes: memory for the sums.
+        channels: of the image; with more than one it is (channels, z, y, x).
 
     Raises:
         VolumeFormatError: not a 3-D volume, NaN, float outside [0, 1].
@@ -142,8 +144,8 @@ def predict_volume(
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
-    image_scale(image)
-    shape = (int(image.shape[0]), int(image.shape[1]), int(image.shape[2]))
+    image_scale(image, channels)
+    shape = (int(image.shape[-3]), int(image.shape[-2]), int(image.shape[-1]))
     axes = plan_windows(shape, roi_zyx, overlap=overlap, blend=blend)
     for name, array in (out or {}).items():
         _check_output(name, array, shape)
@@ -158,6 +160,7 @@ def predict_volume(
         skip_empty=skip_empty,
         threshold=threshold,
         progress=progress,
+        channels=channels,
     )
     blocks = _blocks(axes, max_slab_bytes, channels=sum(CHANNELS[name] for name in out or CHANNELS))
     run.total = sum(len(run.layer(y, x)) for y, x in blocks) * len(axes[0].starts)
@@ -181,6 +184,7 @@ class _Run:
     skip_empty: bool
     threshold: float
     progress: Callable[[Progress], None] | None
+    channels: int = 1
     total: int = 0
     done: int = 0
     skipped: int = 0
@@ -206,6 +210,7 @@ class _Run:
             self.image,
             y_range=(origin[0], min(corners[-1][0] + self.roi[1], self.axes[1].size)),
             x_range=(origin[1], min(corners[-1][1] + self.roi[2], self.axes[2].size)),
+            channels=self.channels,
         )
         sums: SlabAccumulator | None = None
         for z0, next_z0 in zip(z_axis.starts, (*z_axis.starts[1:], None), strict=True):
@@ -253,7 +258,7 @@ class _Run:
         scaled = windows.astype(np.float32)
         if scale != 1.0:
             scaled *= np.float32(scale)
-        batch = torch.from_numpy(scaled)[:, None].to(self.device)
+        batch = torch.from_numpy(scaled if self.channels > 1 else scaled[:, None]).to(self.device)
         result = self.predict(batch)
         names = self._names(result)
         where = f"window at (z, y, x) = ({z0}, {places[0][0]}, {places[0][1]})"

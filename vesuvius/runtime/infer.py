@@ -16,6 +16,7 @@ from rich.progress import TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import nn
 
 from vesuvius import __version__
+from vesuvius.data.prior import ImageWithPrior, PriorReader
 from vesuvius.data.sources import list_volumes
 from vesuvius.data.volume import Volume
 from vesuvius.errors import ConfigError, VesuviusError
@@ -25,17 +26,21 @@ from vesuvius.inference import (
     VolumePrediction,
     finished_prediction,
     predict_volume,
-    prepare_network,
-    surface_predictor,
     write_mask,
 )
 from vesuvius.inference.accumulate import NORMALS, PROBABILITY
 from vesuvius.inference.store import load_prediction, prediction_path, write_json
+from vesuvius.runtime.ensemble import (
+    build_ensemble,
+    common_patch,
+    common_volume_ids,
+    find_members,
+)
 from vesuvius.runtime.memory_errors import inference_memory
 from vesuvius.runtime.nnunet_predict import NnunetInference, nnunet_inference
 from vesuvius.runtime.provenance import git_commit
 from vesuvius.runtime.results import Results
-from vesuvius.runtime.run_folder import RunFolder, file_hash
+from vesuvius.runtime.run_folder import file_hash
 from vesuvius.types import Postprocess, Report
 
 log = logging.getLogger(__name__)
@@ -68,6 +73,7 @@ class Job:
     postprocess: Postprocess | None
     outputs: tuple[str, ...] = (PROBABILITY, NORMALS)
     nnunet: NnunetInference | None = None
+    prior: Path | None = None
 
 
 def infer(cfg: DictConfig) -> float | None:
@@ -114,7 +120,7 @@ def find_volumes(cfg: DictConfig) -> dict[str, Path]:
     """Return id -> path of what `volume`, `split` and `max_volumes` name."""
     volumes = list_volumes(Path(cfg.volume))
     if cfg.split is not None:
-        wanted = RunFolder(cfg.run_dir).volume_ids(cfg.split)
+        wanted = common_volume_ids(find_members(cfg.run_dir, cfg.checkpoint), cfg.split)
         missing = sorted(set(wanted) - set(volumes))
         if missing:
             raise ConfigError(
@@ -126,44 +132,65 @@ def find_volumes(cfg: DictConfig) -> dict[str, Path]:
 
 
 def make_job(cfg: DictConfig) -> Job:
-    """Rebuild the network of the run and everything else that is needed once."""
-    run = RunFolder(cfg.run_dir)
-    checkpoint = run.checkpoint(cfg.checkpoint)
-    trained = run.network(checkpoint)
-    roi_zyx = list(cfg.roi_zyx) if cfg.roi_zyx else run.patch_zyx()
-    imported = nnunet_inference(
-        run.path,
-        trained,
-        roi_zyx=roi_zyx,
-        overlap=cfg.overlap,
-        tta=cfg.tta,
-        device=cfg.device,
-        precision=cfg.precision,
+    """Rebuild the network of the run, or those of several, and everything else needed once."""
+    members = find_members(cfg.run_dir, cfg.checkpoint)
+    trained = [member.run.network(member.checkpoint) for member in members]
+    roi_zyx = list(cfg.roi_zyx) if cfg.roi_zyx else common_patch(members)
+    how: dict[str, Any] = {"device": cfg.device, "precision": cfg.precision, "tta": cfg.tta}
+    imported = None
+    if len(members) == 1:
+        imported = nnunet_inference(
+            members[0].run.path, trained[0], roi_zyx=roi_zyx, overlap=cfg.overlap, **how
+        )
+    predict, network = (
+        (None, imported)
+        if imported is not None
+        else build_ensemble(trained, weights=cfg.weights, **how)
     )
-    network = imported or prepare_network(trained, device=cfg.device, precision=cfg.precision)
+    check_prior(cfg.prior, int(getattr(trained[0], "in_channels", 1)))
     log.info(
         "%s on %s in %s, window %s, overlap %s, tta %s",
-        *(checkpoint, network.device, network.precision, roi_zyx, cfg.overlap, cfg.tta),
+        " + ".join(str(member.checkpoint) for member in members),
+        *(network.device, network.precision, roi_zyx, cfg.overlap, cfg.tta),
     )
-    settings = {
-        "checkpoint": file_hash(checkpoint),
+    hashes = [file_hash(member.checkpoint) for member in members]
+    settings: dict[str, Any] = {
+        "checkpoint": hashes[0] if len(hashes) == 1 else hashes,
         "roi_zyx": roi_zyx,
         "overlap": cfg.overlap,
         "tta": cfg.tta,
         "precision": network.precision,
     }
+    if cfg.weights is not None:
+        settings["weights"] = list(cfg.weights)
+    if cfg.prior is not None:
+        settings["prior"] = str(cfg.prior)
+    outputs = [stored_outputs(net) for net in trained]
     return Job(
         cfg=cfg,
         out_dir=Path(cfg.out_dir),
-        predict=None
-        if isinstance(network, NnunetInference)
-        else surface_predictor(network, tta=cfg.tta),
+        predict=predict,
         roi_zyx=roi_zyx,
         settings=settings,
         postprocess=instantiate(cfg.postprocess, _convert_="all") if cfg.postprocess else None,
-        outputs=stored_outputs(trained),
+        outputs=min(outputs, key=len),
+        prior=None if cfg.prior is None else Path(cfg.prior),
         nnunet=imported,
     )
+
+
+def check_prior(prior: str | None, in_channels: int) -> None:
+    """Raise ConfigError where a second stage lacks its prior, or a first stage got one."""
+    if in_channels == 2 and prior is None:
+        raise ConfigError(
+            "this run refines predictions: give prior=<out_dir of the first stage's infer.py>, "
+            "which holds <id>.zarr of the same volumes."
+        )
+    if in_channels != 2 and prior is not None:
+        raise ConfigError(
+            f"prior={prior}: the network reads {in_channels} channel; only second-stage networks "
+            "(experiment=refine, deform) take a prior."
+        )
 
 
 def stored_outputs(network: nn.Module) -> tuple[str, ...]:
@@ -212,6 +239,12 @@ def handle_volume(
         remove_prediction(job.out_dir, volume_id)
 
 
+def with_prior(image: SlicedVolume, prior: Path, volume_id: str) -> ImageWithPrior:
+    """Return the image and its former prediction as one volume of two channels."""
+    reader = PriorReader(prior, volume_id, shape_zyx=image.shape, dtype=image.dtype)
+    return ImageWithPrior(image, reader)
+
+
 def predict_one(
     job: Job, volume_id: str, image: SlicedVolume, settings: Mapping[str, Any], show: Any
 ) -> VolumePrediction:
@@ -233,7 +266,8 @@ def predict_one(
         else:
             prediction = predict_volume(
                 job.predict,
-                image,
+                image if job.prior is None else with_prior(image, job.prior, volume_id),
+                channels=1 if job.prior is None else 2,
                 roi_zyx=job.roi_zyx,
                 overlap=job.cfg.overlap,
                 batch_size=job.cfg.batch_size,
