@@ -26,8 +26,10 @@ class BoundaryLoss(LossTerm):
 
     def __init__(self, *, max_distance: int = 8) -> None:
         super().__init__()
-        if max_distance < 1:
-            raise ConfigError(f"BoundaryLoss max_distance={max_distance}; expected >= 1 voxel.")
+        if not 1 <= max_distance <= 100:
+            raise ConfigError(
+                f"BoundaryLoss max_distance={max_distance}; expected 1 to 100 voxels."
+            )
         self.max_distance = max_distance
 
     def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:

@@ -12,20 +12,22 @@ def truncated_distance(
     """Return the Euclidean distance to the nearest voxel of `mask` in voxels, at most the bound.
 
     Squared distances are minima over one axis after the other (Felzenszwalb and Huttenlocher 2012,
-    section 2), here over shifts up to `max_distance`: exact below the bound, no host round trip.
+    section 2), here over shifts up to `max_distance` (at most 100): exact below the bound.
     """
-    squared = (1 - mask) * max_distance**2
+    # int16 halves the memory traffic, which is all the cost
+    squared = torch.where(mask > 0, 0, max_distance**2).to(torch.int16)
     for axis in (2, 3, 4):
         nearest = squared.clone()
-        length = squared.shape[axis]
+        length, largest = squared.shape[axis], int(squared.max())
         for shift in range(1, min(max_distance, length - 1) + 1):
-            ahead = squared.narrow(axis, shift, length - shift) + shift**2
-            behind = squared.narrow(axis, 0, length - shift) + shift**2
-            for part, start in ((ahead, 0), (behind, shift)):
+            if shift**2 >= largest:
+                break
+            farther = squared + shift**2
+            for start, other in ((0, shift), (shift, 0)):
                 into = nearest.narrow(axis, start, length - shift)
-                torch.minimum(into, part, out=into)
+                torch.minimum(into, farther.narrow(axis, other, length - shift), out=into)
         squared = nearest
-    return squared.sqrt_()
+    return squared.to(mask.dtype).sqrt_()
 
 
 @torch.no_grad()

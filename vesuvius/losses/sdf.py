@@ -30,10 +30,10 @@ class SDFLoss(LossTerm):
 
     def __init__(self, *, distance: float | None, beta: float = 0.5) -> None:
         super().__init__()
-        if distance is None or distance < 1 or beta <= 0:
+        if distance is None or not 1 <= distance <= 100 or beta <= 0:
             raise ConfigError(
-                f"SDFLoss distance={distance} must be >= 1 (set model.sdf_distance, 4 to 8 are "
-                f"usual), beta={beta} > 0."
+                f"SDFLoss distance={distance} must lie in 1 to 100 (set model.sdf_distance, 4 "
+                f"to 8 are usual), beta={beta} be > 0."
             )
         self.distance = round(distance)
         self.beta = beta

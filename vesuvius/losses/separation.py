@@ -36,23 +36,23 @@ def sheet_numbers(
 @torch.no_grad()
 def crossings(
     numbers: Int[Tensor, "n length"], free: Bool[Tensor, "n length"], max_gap: int
-) -> Int[Tensor, "n length"]:
-    """Return, along lines of voxels, which gap between two sheets a voxel lies in; -1 = none.
+) -> Int[Tensor, "gaps max_gap"]:
+    """Return, along lines of voxels, the flat indices of the voxels of each gap between sheets.
 
-    A gap is a run of at most `max_gap` free voxels from one sheet to another sheet. Its number is
-    the flat index of the voxel before it.
+    A gap is a run of at most `max_gap` free voxels from one sheet to another sheet. Shorter ones
+    repeat their first voxel.
     """
     length = numbers.shape[1]
-    at = torch.arange(length, device=numbers.device).expand_as(numbers)
-    stop = ~free
-    before = torch.where(stop, at, -1).cummax(1).values
-    after = torch.where(stop, at, length).flip(1).cummin(1).values.flip(1)
-    inside = free & (before >= 0) & (after < length) & (after - before <= max_gap + 1)
-    first = numbers.gather(1, before.clamp(min=0))
-    last = numbers.gather(1, after.clamp(max=length - 1))
-    inside = inside & (first > 0) & (last > 0) & (first != last)
-    line = torch.arange(len(numbers), device=numbers.device)[:, None]
-    return torch.where(inside, line * length + before, -1)
+    stops = (~free).flatten().nonzero()[:, 0]
+    before, after = stops[:-1], stops[1:]
+    sheets = numbers.flatten()[stops]
+    first, last = sheets[:-1], sheets[1:]
+    width = after - before - 1
+    gap = (width >= 1) & (width <= max_gap) & (first > 0) & (last > 0) & (first != last)
+    gap &= before // length == after // length  # on one line
+    before, width = before[gap], width[gap]
+    steps = torch.arange(max_gap, device=numbers.device)
+    return before[:, None] + 1 + torch.where(steps < width[:, None], steps, 0)
 
 
 class SheetSeparationLoss(LossTerm):
@@ -100,11 +100,5 @@ class SheetSeparationLoss(LossTerm):
         """Return -log(1 - least p) of each gap along an axis, and the sample it belongs to."""
         lines = [t.movedim(axis, -1).reshape(-1, t.shape[axis]) for t in (logit, numbers, free)]
         gaps = crossings(lines[1], lines[2], self.max_gap)
-        inside = gaps >= 0
-        gap_ids, of_voxel = torch.unique(gaps[inside], return_inverse=True)
-        least = (
-            lines[0]
-            .new_zeros(len(gap_ids))
-            .scatter_reduce(0, of_voxel, lines[0][inside], "amin", include_self=False)
-        )
-        return F.softplus(least), gap_ids // (lines[0].numel() // len(logit))
+        least = lines[0].flatten()[gaps].amin(1)
+        return F.softplus(least), gaps[:, 0] // (lines[0].numel() // len(logit))

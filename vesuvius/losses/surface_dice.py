@@ -4,20 +4,28 @@ from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from vesuvius.errors import ConfigError
 from vesuvius.losses.cldice import surface_probability
 from vesuvius.losses.composite import LossTerm
-from vesuvius.losses.soft_skeleton import soft_skeleton
+from vesuvius.losses.soft_skeleton import dilate, soft_skeleton
 
 
-def _within(volume: Float[Tensor, "b 1 z y x"], reach: int) -> Float[Tensor, "b 1 z y x"]:
-    """Return the greatest value within `reach` voxels along each axis (a cube)."""
-    if reach == 0:
-        return volume
-    return F.max_pool3d(volume, 2 * reach + 1, stride=1, padding=reach)
+def greatest_near(
+    volume: Float[Tensor, "b 1 z y x"], where: Int[Tensor, "n 5"], reach: int
+) -> Float[Tensor, " n"]:
+    """Return the greatest value within `reach` voxels along each axis of some voxels."""
+    padded = F.pad(volume, (reach,) * 6)
+    width = torch.tensor([1, 1, *padded.shape[2:]], device=volume.device)
+    strides = width.flip(0).cumprod(0).flip(0) // width
+    strides[0] = padded[0].numel()
+    centres = ((where + where.new_tensor([0, 0, reach, reach, reach])) * strides).sum(1)
+    steps = torch.arange(-reach, reach + 1, device=volume.device)
+    z, y, x = torch.meshgrid(steps, steps, steps, indexing="ij")
+    offsets = (z * strides[2] + y * strides[3] + x).flatten()
+    return padded.flatten()[centres[:, None] + offsets].amax(1)
 
 
 class SurfaceDiceLoss(LossTerm):
@@ -67,9 +75,13 @@ class SurfaceDiceLoss(LossTerm):
         probability = surface_probability(outputs["surface_logit"]) * valid
         weight = self._medial(probability.detach(), ignored) * probability
         target = self._medial(surface, ignored)
-        near_label, near_prediction = (_within(v, self.tolerance) for v in (surface, probability))
+        near_label = surface
+        for _ in range(self.tolerance):
+            near_label = dilate(near_label)
         inside = (weight * near_label).flatten(1).sum(1) + self.smooth
-        found = (target * near_prediction).flatten(1).sum(1) + self.smooth
+        where = target.nonzero()
+        near = greatest_near(probability, where, self.tolerance) * target[where.unbind(1)]
+        found = near.new_zeros(len(target)).index_add(0, where[:, 0], near) + self.smooth
         precision = inside / (weight.flatten(1).sum(1) + self.smooth)
         recall = found / (target.flatten(1).sum(1) + self.smooth)
         return (1 - 2 * precision * recall / (precision + recall)).mean()

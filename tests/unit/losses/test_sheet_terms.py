@@ -19,7 +19,7 @@ from vesuvius.losses.recall import MedialRecallLoss
 from vesuvius.losses.sdf import SDFLoss
 from vesuvius.losses.separation import SheetSeparationLoss
 from vesuvius.losses.skeleton_recall import SkeletonRecallLoss, slice_skeleton
-from vesuvius.losses.surface_dice import SurfaceDiceLoss
+from vesuvius.losses.surface_dice import SurfaceDiceLoss, greatest_near
 
 TERMS = {
     "boundary": BoundaryLoss,
@@ -204,6 +204,15 @@ def test_surface_dice_by_hand(tolerance, expected):
     assert loss.item() == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("reach", [0, 1, 2])
+def test_greatest_near_is_a_maximum_filter(reach):
+    torch.manual_seed(0)
+    volume = torch.rand(2, 1, 5, 6, 7)
+    filtered = torch.nn.functional.max_pool3d(volume, 2 * reach + 1, stride=1, padding=reach)
+    where = (torch.rand(volume.shape) < 0.3).nonzero()
+    assert torch.equal(greatest_near(volume, where, reach), filtered[where.unbind(1)])
+
+
 def test_surface_dice_costs_no_skeleton_gradient():
     """The weight of a voxel is held fixed: gradients where nothing is predicted stay small."""
     label = slabs((5, 8))
@@ -271,7 +280,7 @@ def test_sdf_leaves_open_what_ignored_voxels_hide():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: BoundaryLoss(max_distance=0), "max_distance=0; expected >= 1"),
+        (lambda: BoundaryLoss(max_distance=0), "max_distance=0; expected 1 to 100"),
         (lambda: FocalTverskyLoss(miss_weight=1), r"miss_weight=1; expected in \(0, 1\)"),
         (lambda: FocalTverskyLoss(exponent=0), "exponent=0"),
         (lambda: SkeletonRecallLoss(axes=[3]), r"axes=\[3\]; expected some of 0 \(z\)"),
@@ -279,8 +288,11 @@ def test_sdf_leaves_open_what_ignored_voxels_hide():
         (lambda: SurfaceDiceLoss(tolerance=-1), "tolerance=-1 >= 0"),
         (lambda: SurfaceDiceLoss(smooth=0), "smooth=0; expected > 0"),
         (lambda: SheetSeparationLoss(max_gap=0), "max_gap=0; expected >= 1"),
-        (lambda: SDFLoss(distance=0), "distance=0 must be >= 1"),
-        (lambda: SDFLoss(distance=None), r"distance=None must be >= 1 \(set model.sdf_distance"),
+        (lambda: SDFLoss(distance=0), "distance=0 must lie in 1 to 100"),
+        (
+            lambda: SDFLoss(distance=None),
+            r"distance=None must lie in 1 to 100 \(set model.sdf_distance",
+        ),
     ],
 )
 def test_bad_arguments_are_named(build, message):
