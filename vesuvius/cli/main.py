@@ -27,6 +27,7 @@ COMMANDS = (
     "kit-run",
     "winding",
     "sheets",
+    "soup",
     "export",
     "nnunet",
     "runs",
