@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "examples:\n"
         "  vesuvius score runs/x/predictions data/train_labels --csv scores.csv --pictures worst\n"
+        "  vesuvius score runs/x/predictions data/train_labels --explain lost\n"
         "  vesuvius score 42_mask.tif train_labels/42.tif --json\n"
         "exit status: 0 scored, 2 names or shapes do not match or a file cannot be read"
     )
@@ -44,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("labels", type=Path, metavar="LABELS", help="folder of labels, or one label")
     add("--csv", type=Path, metavar="FILE", help="write one row per volume and the mean")
     add("--pictures", type=Path, metavar="DIR", help=f"draw the worst {_WORST} volumes")
+    add(
+        "--explain",
+        type=Path,
+        metavar="DIR",
+        help="write where every volume loses its score: index.html, pictures, events.csv, JSON",
+    )
     add("--jobs", type=int, metavar="N", help="volumes at a time (default: number of cores)")
     add("--json", action="store_true", help="print the result as JSON instead of a table")
     add("--splits", type=Path, metavar="FILE", help="folds: means by fold and by scroll as well")
@@ -73,6 +80,12 @@ def run(args: argparse.Namespace) -> int:
         print_groups(groups, _PARTS)
     if args.pictures is not None:
         draw_worst(args.pictures, rows[:_WORST], pairs)
+    if args.explain is not None:
+        import sys
+
+        from vesuvius.cli.score_explain import explain_pairs
+
+        print(f"report: {explain_pairs(args.explain, rows, pairs)}", file=sys.stderr)
     return 0
 
 

@@ -100,7 +100,13 @@ def count_cavities(code: Bytes) -> int:
 
 
 def match_cavities(code: Bytes) -> tuple[int, int, int]:
-    """Return matched, prediction and label counts of cavities (k = 2) of one block.
+    """Return matched, prediction and label counts of cavities (k = 2) of one block."""
+    matched, prediction, label = cavity_voxels(code)
+    return len(matched), prediction, label
+
+
+def cavity_voxels(code: Bytes) -> tuple[Ints, int, int]:
+    """Return a voxel (z, y, x) of each matched cavity, and the cavities of prediction and label.
 
     A cavity is a 26-connected piece of background that touches no face of the block. A cavity of
     the union is matched when the prediction's and the label's cavity around it both end, in scan
@@ -122,4 +128,6 @@ def match_cavities(code: Bytes) -> tuple[int, int, int]:
         name = np.full(len(root), -1, np.int64)
         np.maximum.at(name, held, np.arange(len(held)))
         names = names[closed[held[names]] & (name[held[names]] == names)]
-    return len(names), counts[0], counts[1]
+    line = np.searchsorted(union.line, names, side="right") - 1
+    voxels = np.stack([line // height, line % height, union.first[names]], 1)
+    return voxels, counts[0], counts[1]

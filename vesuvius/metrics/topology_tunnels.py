@@ -148,6 +148,21 @@ def match_tunnels(code: Bytes, counts: Ints) -> tuple[int, int]:
         code: (z, y, x) uint8 block; bit 1 prediction, 2 label, 4 union.
         counts: its `count_cells`.
     """
+    squares, matched = tunnel_squares(code, counts)
+    return int(np.count_nonzero(matched)), len(squares)
+
+
+def tunnel_squares(code: Bytes, counts: Ints) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    """Return the squares that close the union's tunnels in scan order, and which are matched.
+
+    Args:
+        code: (z, y, x) uint8 block; bit 1 prediction, 2 label, 4 union.
+        counts: its `count_cells`.
+
+    Returns:
+        ((n, 4), (n,)): z, y, x of the square's first voxel and its normal axis (0, 1, 2); whether
+        the tunnel is one of prediction and label.
+    """
     found = sweep(code, counts)
     order = np.argsort(found.key, kind="stable")
     order = order[_opens_no_cavity(found.key, order, found.quad_key, *code.shape[1:])]
@@ -158,4 +173,7 @@ def match_tunnels(code: Bytes, counts: Ints) -> tuple[int, int]:
     in_both = _comes_from(0, found, *_part(start, rows, 0, middle))
     end = middle + int(found.extra[1]) + found.pair.shape[1]
     in_both &= _comes_from(1, found, *_part(start, rows, middle, end))
-    return int(np.count_nonzero(in_both)), len(vanished)
+    at, kind = np.divmod(found.key[order[vanished]], 3)
+    _, height, width = code.shape
+    squares = np.stack([at // (height * width), at // width % height, at % width, kind], 1)
+    return squares, in_both
