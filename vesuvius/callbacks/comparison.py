@@ -96,18 +96,22 @@ class ComparisonCallback(Callback):
         for number, (_, crop) in enumerate(self._crops):
             heads = predict_crop(trainer, pl_module, crop)
             name = f"epoch{trainer.current_epoch:03d}_{{}}" + (f"_{number}" if number else "")
-            panel = self._write(crop, heads, name=name, epoch=trainer.current_epoch)
-            send_image(trainer, panel, key="val/comparison" + (f"_{number}" if number else ""))
+            pictures = self._write(crop, heads, name=name, epoch=trainer.current_epoch)
+            for key, path in pictures.items():
+                send_image(trainer, path, key=f"val/{key}" + (f"_{number}" if number else ""))
 
-    def _write(self, crop: dict[str, Any], heads: dict[str, Any], *, name: str, epoch: int) -> Path:
-        """Write the files of one crop and return the panel's path."""
+    def _write(
+        self, crop: dict[str, Any], heads: dict[str, Any], *, name: str, epoch: int
+    ) -> dict[str, Path]:
+        """Write the files of one crop and return the pictures by name."""
+        pictures: dict[str, Path] = {}
         probability = heads["probability"][0]
         label = crop["label"][0, 0].numpy()
         title = f"epoch {epoch}   volume {crop['volume_id']}"
         mask = (probability >= self.threshold).astype(np.uint8)
         write_mask(self.folder / f"{name.format('pred_mask')}.tif", mask)
         if self.view3d is not None:
-            view3d(
+            view = view3d(
                 self.folder / f"{name.format('3d_comparison')}.png",
                 label=label,
                 probability=probability,
@@ -115,7 +119,9 @@ class ComparisonCallback(Callback):
                 title=title,
                 renderer=self.view3d,
             )
-        return comparison_panel(
+            if view is not None:
+                pictures["view3d"] = view
+        pictures["comparison"] = comparison_panel(
             self.folder / f"{name.format('comparison')}.png",
             image=crop["image"][0, 0].float().numpy(),
             label=label,
@@ -124,6 +130,7 @@ class ComparisonCallback(Callback):
             title=title,
             threshold=self.threshold,
         )
+        return pictures
 
 
 def richest_crops(

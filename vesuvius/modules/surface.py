@@ -116,6 +116,11 @@ class SurfaceModule(BaseModule):
             assert isinstance(metric, Metric)
             metric.update(mask, batch["label"])
 
+    @property
+    def collapsed(self) -> bool:
+        """Whether the mask was all zero or all one for `collapse_patience` steps in a row."""
+        return self._collapsed_steps >= self.collapse_patience
+
     def after_training_step(self, outputs: Mapping[str, Tensor], batch: dict[str, Any]) -> None:
         """Warn once when the network plays dead: predicts nothing, or everything, for long."""
         del batch

@@ -20,11 +20,13 @@ from vesuvius.errors import CheckpointError, ConfigError
 from vesuvius.inference.store import write_json
 from vesuvius.runtime import provenance
 from vesuvius.runtime.csv_logger import drop_rows_from
+from vesuvius.runtime.data_fingerprint import DataFingerprint
 from vesuvius.runtime.hardware import resolve_trainer
 from vesuvius.runtime.memory_errors import training_memory
 from vesuvius.runtime.quiet import quiet
 from vesuvius.runtime.run_split import keep_split
 from vesuvius.runtime.sweep import isolate_job
+from vesuvius.runtime.wandb_run import name_wandb_run
 from vesuvius.runtime.weights import describe_differences, load_network, read_checkpoint
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ def train(cfg: DictConfig) -> float | None:
     resolve_trainer(cfg.trainer)
     isolate_job()
     folder = Path(cfg.paths.output_dir)
+    name_wandb_run(cfg, folder)
     resume = find_resume(cfg.ckpt_path, folder)
     if resume and (finished := read_result(folder, cfg)):
         log.info("%s is finished already; nothing to train (delete it to start again)", folder)
@@ -56,7 +59,7 @@ def train(cfg: DictConfig) -> float | None:
         load_network(module.model, cfg.weights)  # type: ignore[arg-type]
     if resume:
         prepare_resume(module, resume, folder)
-    callbacks: list[Callback] = build_list(cfg.callbacks)
+    callbacks: list[Callback] = [DataFingerprint(folder), *build_list(cfg.callbacks)]
     loggers: list[Logger] = build_list(cfg.logger)
     try:
         trainer: Trainer = instantiate(
