@@ -23,7 +23,7 @@ from vesuvius.data.heart.sampler import SamplerOptions
 from vesuvius.errors import ConfigError, VesuviusError
 from vesuvius.types import HEART_CLASSES
 
-_STDERR = Console(file=sys.stderr)
+_STDERR = Console(stderr=True)
 
 
 def phantom(args: argparse.Namespace) -> int:

@@ -30,6 +30,7 @@ Files of the original project hold the first nine keys but the normals; they are
 `geometry = None`. Source: vecset-heart specification, section 1.3.
 """
 
+import contextlib
 import os
 import zipfile
 import zlib
@@ -150,7 +151,8 @@ def save_case(path: Path, case: HeartCase) -> None:
             np.savez_compressed(file, **_arrays(case))  # type: ignore[arg-type]
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise StorageError(
             f"{path}: cannot be written ({error}); nothing was left there"
         ) from error
@@ -184,9 +186,17 @@ def load_case(path: Path) -> HeartCase:
 def read_fingerprint(path: Path) -> str:
     """Return the fingerprint of a finished case; "" if there is none or it cannot be read."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return str(file["fingerprint"])
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, KeyError):
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return str(arrays["fingerprint"])
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        ValueError,
+        OSError,
+        KeyError,
+        AttributeError,
+    ):
         return ""
 
 
@@ -263,8 +273,8 @@ def _required() -> list[str]:
 
 def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in arrays.files}
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, AttributeError) as error:
         raise CaseFormatError(
             f"{path}: not a readable npz ({error}); delete it and prepare it again"

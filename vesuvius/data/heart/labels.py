@@ -1,5 +1,6 @@
 """Heart label maps: reading and checking NIfTI, writing it."""
 
+import contextlib
 import os
 import zlib
 from dataclasses import dataclass
@@ -83,7 +84,8 @@ def write_label_map(path: Path, labels: npt.NDArray[np.uint8], affine: Affine) -
         nib.save(image, partial)
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise StorageError(f"{path}: cannot be written ({error}); nothing is left there") from error
 
 

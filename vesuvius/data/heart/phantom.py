@@ -101,7 +101,7 @@ def _canvas(rng: np.random.Generator, settings: HeartPhantomSettings) -> Canvas:
     angles = rng.uniform(-1, 1, 3) * settings.rotation_deg
     rotation = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
     # the middle of the drawn structures, so that a cube of 120 mm holds the heart
-    middle = rotation @ np.array([6.0, -2.0, 5.5])
+    middle = rotation @ np.array([6.0, -7.0, 5.5])
     centre = (extent - np.array(settings.spacing)) / 2 - middle + rng.uniform(-1, 1, 3)
     if settings.touch_border:
         centre = centre + np.array([0.0, 0.0, -(extent[2] / 2 - 40.0)])
@@ -134,7 +134,7 @@ def _chambers(
     canvas.paint(MYO, outer.contains, outer.box)
     right = Ellipsoid(_moved(rng, (20, 10, 0)), _vary(rng, (30, 26, 36)), top=18.0)
     canvas.paint(RV, right.contains, right.box)
-    left = Ellipsoid(_moved(rng, (-4, -15, 36)), _vary(rng, (22, 16, 18)))
+    left = Ellipsoid(_moved(rng, (-3, -15, 33)), _vary(rng, (26, 15, 16)))
     canvas.paint(LA, left.contains, left.box)
     atrium = Ellipsoid(_moved(rng, (30, -6, 33)), _vary(rng, (17, 18, 19)))
     canvas.paint(RA, atrium.contains, atrium.box)
@@ -147,7 +147,7 @@ def _chambers(
 def _great_vessels(canvas: Canvas, rng: np.random.Generator, ventricle: Ellipsoid) -> None:
     base = ventricle.top
     arch = [(3, 8, base), (6, 9, base + 10), (7, 7, base + 22), (2, 0, base + 31),
-            (-9, -13, base + 29), (-14, -26, base + 15), (-14, -32, base - 10)]  # fmt: skip
+            (-9, -17, base + 31), (-15, -37, base + 19), (-15, -42, base - 10)]  # fmt: skip
     canvas.tube(AORTA, [_moved(rng, p, 1.2) for p in arch], 11.5 * rng.uniform(0.9, 1.1))
     fork = np.array(_moved(rng, (-9, 8, base + 27), 1.5))
     trunk = np.array([(17, 26, base - 3), (9, 26, base + 11), fork])

@@ -230,17 +230,18 @@ def _near_points(
         chosen = labels == number
         count = int(chosen.sum())
         side = rng.permutation(np.where(np.arange(count) % 2, 1.0, -1.0))
-        step = side * np.abs(rng.normal(0, options.near_std, count))
-        start, way = surface[chosen], normals[chosen]
-        origin = [s.start for s in one.box]
-        for _ in range(_NEAR_ROUNDS):
-            points = np.clip(start + step[:, None] * way, -1, 1)
-            found = interpolate(one.field, cube.to_index(points) - origin, block=options.block)
-            wrong = (found < 0) != (side < 0)
+        length = np.abs(rng.normal(0, options.near_std, count))
+        voxel = float(cube.spacing.max()) * cube.scale
+        # halved while a thin wall is crossed; what stays on the wrong side, because voxels'
+        # corners bulge beyond the mesh, is put a share of a voxel away
+        for shrink, share in [*[(0.5, 0.0)] * _NEAR_ROUNDS, *[(0.0, q) for q in (0.25, 0.5, 1.0)]]:
+            way = (side * length)[:, None] * normals[chosen]
+            near[chosen] = np.clip(surface[chosen] + way, -1, 1)
+            index = cube.to_index(near[chosen]) - [s.start for s in one.box]
+            wrong = (interpolate(one.field, index, block=options.block) < 0) != (side < 0)
             if not wrong.any():
                 break
-            step[wrong] *= 0.5  # a thin wall was crossed
-        near[chosen] = np.clip(start + step[:, None] * way, -1, 1)
+            length[wrong] = shrink * length[wrong] + share * voxel
     return near
 
 
