@@ -127,8 +127,19 @@ def postprocess_config(name: str, overrides: Sequence[str]) -> Mapping[str, Any]
 
 
 def add_model(run: Path, folder: Path, number: int, checkpoint: str) -> str:
-    """Copy a run's network into the kit; return its name there."""
+    """Copy a run's network into the kit; return its name there.
+
+    Raises:
+        ConfigError: a network that refines another one's predictions.
+        CheckpointError: its weights cannot be read.
+    """
     source = RunFolder(run)
+    network = source.network(source.checkpoint(checkpoint))
+    if getattr(network, "in_channels", 1) != 1:
+        raise ConfigError(
+            f"{run}: the network reads {network.in_channels} channels; a kit takes networks that "
+            "read the image alone"
+        )
     name = f"{number}_{re.sub(r'[^A-Za-z0-9_.-]', '_', source.path.resolve().name)}"
     if source.exported.is_file():  # an export or an imported model: nothing to convert
         target = folder / name

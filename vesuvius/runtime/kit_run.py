@@ -20,7 +20,6 @@ from vesuvius.inference.budget import LADDER, Rung, share_out
 from vesuvius.inference.device import select_device
 from vesuvius.inference.store import write_json
 from vesuvius.inference.submission import Submission, write_submission
-from vesuvius.metrics.workers import usable_cpus
 from vesuvius.runtime.kit_worker import Share, read_report, work
 
 log = logging.getLogger(__name__)
@@ -102,7 +101,7 @@ def run_kit(
             deadline=started + hours * 3600 * (1 - RESERVE),
             ladder=tuple(ladder),
             report=work_dir / f"worker_{number}.json",
-            threads=max(1, usable_cpus() // on_cpu) if device == "cpu" else 0,
+            threads=max(1, torch.get_num_threads() // on_cpu) if on_cpu > 1 else 0,
         )
         for number, (part, device) in enumerate(zip(parts, chosen, strict=False))
     ]
