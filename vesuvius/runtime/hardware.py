@@ -28,7 +28,8 @@ def resolve_trainer(trainer: DictConfig) -> None:
     if trainer.precision != "auto":
         return
     if wants_gpu or (trainer.accelerator == "auto" and torch.cuda.is_available()):
-        precision = "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+        native = torch.cuda.is_bf16_supported(including_emulation=False)  # a T4 only emulates it
+        precision = "bf16-mixed" if native else "16-mixed"
     else:
         precision = "bf16-mixed" if cpu_has_bf16() else "32-true"
     with open_dict(trainer):
