@@ -299,13 +299,21 @@ def real_image() -> np.ndarray:
 @pytest.mark.skipif(importlib.util.find_spec("nnunetv2") is None, reason="nnU-Net not installed")
 @pytest.mark.filterwarnings("ignore")
 def test_against_nnunet_itself(tmp_path, monkeypatch):
-    """Train two folds afresh; compare unrounded probabilities, ensemble and odd windows."""
+    """Train two folds afresh; compare unrounded probabilities: ensemble, steps, swapped axes."""
     monkeypatch.syspath_prepend(str(FIXTURE))
     import make
 
     image = real_image()
-    for number, (channel, residual) in enumerate([("CT", True), ("rescale_to_0_1", False)], 1):
-        model = make.train(tmp_path / "work", number, channel, residual=residual, folds=(0, 1))
+    cases = [("CT", True, (0, 1, 2)), ("rescale_to_0_1", False, (2, 0, 1))]
+    for number, (channel, residual, transpose) in enumerate(cases, 1):
+        model = make.train(
+            tmp_path / "work",
+            number,
+            channel,
+            residual=residual,
+            folds=(0, 1),
+            transpose=transpose,
+        )
         out = tmp_path / channel
         import_nnunet(model, out)
         for mirror, step in ((False, 0.5), (True, 0.7)):
