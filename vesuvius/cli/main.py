@@ -27,6 +27,7 @@ COMMANDS = (
     "kit-run",
     "winding",
     "sheets",
+    "lr-find",
     "soup",
     "export",
     "nnunet",
