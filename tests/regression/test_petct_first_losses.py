@@ -23,7 +23,6 @@ OVERRIDES = (
     "trainer.precision=32-true",
     "trainer.enable_progress_bar=false",
     "callbacks=[speed]",
-    "callbacks.periodic=null",
     "optimized_metric=null",
     "metrics=none",
 )
