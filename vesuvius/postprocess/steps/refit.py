@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 from scipy.interpolate import RBFInterpolator
-from skimage.segmentation import watershed
 
 from vesuvius.errors import ConfigError
+from vesuvius.postprocess.steps.flood import flood
 from vesuvius.postprocess.steps.heightmap import (
     Grid,
     HeightMap,
@@ -101,21 +101,20 @@ def parts_above(
     voxels join a core by flooding from the likeliest down (watershed): that is the whole.
     """
     low = voxels.min(0)
-    at = tuple((voxels - low).T)
-    inside = np.zeros(voxels.max(0) - low + 1, np.bool_)
-    inside[at] = True
-    height = np.zeros(inside.shape, np.float32)
-    height[at] = -probability[tuple(voxels.T)]
-    pieces = cc3d.connected_components(height < -threshold, connectivity=26)
-    sizes = np.bincount(pieces.ravel())
+    values = probability[tuple(voxels.T)]
+    above = values > threshold
+    box = np.zeros(voxels.max(0) - low + 1, np.bool_)
+    box[tuple((voxels[above] - low).T)] = True
+    pieces = cc3d.connected_components(box, connectivity=26)
+    cores = np.where(above, pieces[tuple((voxels - low).T)], 0).astype(np.int64)
+    sizes = np.bincount(cores)
     sizes[0] = 0
     large = sizes >= min_size_voxels
     if np.count_nonzero(large) < 2:
         return []
-    markers = np.where(large[pieces], pieces, 0).astype(np.int32)
-    flooded = watershed(height, markers, mask=inside, connectivity=np.ones((3, 3, 3)))
-    pairs = zip(grouped_voxels(flooded), grouped_voxels(markers), strict=True)
-    return [(whole + low, core + low) for whole, core in pairs]
+    cores[~large[cores]] = 0
+    wholes = flood(voxels, values, cores)
+    return [(voxels[wholes == k], voxels[cores == k]) for k in np.flatnonzero(large)]
 
 
 def fitted_sheets(

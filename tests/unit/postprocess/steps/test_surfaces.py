@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
+from skimage.segmentation import watershed
 
 from vesuvius.errors import ConfigError
 from vesuvius.postprocess.steps.diffusion import CoherenceDiffusion, diffuse
+from vesuvius.postprocess.steps.flood import flood
 from vesuvius.postprocess.steps.heightmap import footprint, height_map, smooth_surface
 from vesuvius.postprocess.steps.refit import HeightMapRefit, rbf_surface
 from vesuvius.postprocess.steps.sheetness import Sheetness, sheetness, symmetric_eigenvalues
@@ -158,6 +161,27 @@ def test_merged_sheets_come_apart_at_a_higher_threshold():
     kept = HeightMapRefit(max_spread=6, thresholds=[], min_size_voxels=500)(state)
     assert kept.notes == {"sheets": 0, "kept_as_they_are": 1, "taken_apart": 0, "contacts_cut": 0}
     assert np.array_equal(kept.mask, state.mask)
+
+
+def test_flooding_equals_the_watershed_of_scikit_image(rng):
+    inside = ndimage.gaussian_filter(rng.random((12, 12, 12)), 1) > 0.5
+    levels = rng.permutation(255)[:12]  # one level a plane along z: no ties between floods
+    p = np.broadcast_to((levels[:, None, None] / 255).astype(np.float32), inside.shape)
+    voxels = np.argwhere(inside)
+    seeds = np.zeros(len(voxels), np.int64)
+    seeds[[0, len(voxels) // 2, -1]] = 1, 2, 3
+    markers = np.zeros(inside.shape, np.int32)
+    markers[tuple(voxels.T)] = seeds
+    expected = watershed(-p, markers, mask=inside, connectivity=np.ones((3, 3, 3)))
+    ours = flood(voxels, p[inside], seeds)
+    assert (ours == expected[inside]).mean() > 0.95  # equal but for places equally far from two
+
+
+def test_flooding_takes_the_likelier_way_and_leaves_islands():
+    voxels = np.array([(0, 0, x) for x in range(7)] + [(5, 5, 5)])
+    p = np.array([0.9, 0.8, 0.2, 0.7, 0.7, 0.7, 0.9, 0.9], np.float32)
+    seeds = np.array([1, 0, 0, 0, 0, 0, 2, 0])
+    assert flood(voxels, p, seeds).tolist() == [1, 1, 1, 2, 2, 2, 2, 0]
 
 
 def test_small_components_stay_and_sheet_numbers_are_needed_for_sheets():
