@@ -1,6 +1,6 @@
 """The offline kit end to end: wheels, a fresh environment without an index, the notebook.
 
-    python -m benchmarks.kit RUN_DIR TEST_FOLDER [--hours 0.05]
+    python -m benchmarks.kit RUN_DIR TEST_FOLDER [--hours 0.5]
 
 Builds the kit of a run (this needs a package index), makes a new virtual environment that sees
 torch and what only torch needs (as on Kaggle) and nothing else, installs the kit with
@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("test", type=Path)
-    parser.add_argument("--hours", type=float, default=0.05)
+    parser.add_argument("--hours", type=float, default=0.5)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

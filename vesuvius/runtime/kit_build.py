@@ -182,12 +182,13 @@ def notebook(hours: float) -> dict[str, Any]:
             "import subprocess\nimport sys\n\n"
             "if (KIT / 'wheels').is_dir():\n"
             "    subprocess.run([sys.executable, '-m', 'pip', 'install', '--quiet', '--no-index',\n"
-            "                    '--find-links', str(KIT / 'wheels'), 'vesuvius'], check=True)",
+            "                    '--no-compile', '--find-links', str(KIT / 'wheels'), 'vesuvius'],\n"
+            "                   check=True)",
         ),
         (
             "code",
             "# one process a device; each plans the hours from measured seconds a window\n"
-            "left = HOURS - (time.time() - STARTED) / 3600\n"
+            "left = max(0.01, HOURS - (time.time() - STARTED) / 3600)\n"
             "subprocess.run([sys.executable, '-m', 'vesuvius.cli.main', 'kit-run', str(KIT),\n"
             "                '--test', str(TEST), '--out', str(OUT), '--hours', str(left),\n"
             "                '--work', str(OUT.parent / 'kit_work')], check=True)",

@@ -1,6 +1,9 @@
 """The offline kit without wheels: build, run, fuse, budget, what goes wrong."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -18,6 +21,7 @@ from vesuvius.data.tiff import write_tiff
 from vesuvius.errors import ConfigError, RunFileError
 from vesuvius.inference import predict_volume, prepare_network, surface_predictor
 from vesuvius.inference.budget import Rung
+from vesuvius.inference.submission import check_submission
 from vesuvius.models.dual_head_unet import DualHeadResUNet3D
 from vesuvius.runtime.kit_build import build_kit, notebook, postprocess_config
 from vesuvius.runtime.kit_run import run_kit
@@ -250,3 +254,24 @@ def test_two_processes_share_the_volumes(kit, test_folder, tmp_path):
     alone = tmp_path / "alone.zip"
     run_kit(kit, test_folder, alone, work_dir=tmp_path / "w2", devices=["cpu"], ladder=ladder)
     assert alone.read_bytes() == out.read_bytes()
+
+
+@pytest.mark.slow
+def test_notebook_runs_in_a_process_of_its_own(kit, test_folder, tmp_path):
+    """Every code cell in order; with wheels and a fresh environment: benchmarks/kit.py."""
+    cells = nbformat.read(kit / "submission.ipynb", as_version=4).cells
+    code = "\n\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    out = tmp_path / "out"
+    out.mkdir()
+    paths = {"KIT": kit, "TEST": test_folder, "OUT": out / "submission.zip", "HOURS": "0.2"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **{key: str(value) for key, value in paths.items()}},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "problems: none" in done.stdout
+    assert [path.name for path in out.iterdir()] == ["submission.zip"]
+    assert check_submission(out / "submission.zip", SHAPES).shapes == SHAPES
