@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--rows", choices=ROWS, default="main")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--minutes", type=float, help="start no run after so many")
-    parser.add_argument("overrides", nargs="*", help="of train.py, e.g. trainer.max_epochs=4")
+    parser.add_argument("overrides", nargs="*", help="of train.py, after --")
     args = parser.parse_args()
     out = args.out.resolve()
     call(
