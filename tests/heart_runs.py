@@ -29,15 +29,16 @@ TINY = (
 CALLBACKS = ("callbacks.progress=null", "callbacks.heart_dense.resolution=12")
 
 
-def prepared_hearts(folder: Path, *, count: int = 3) -> Path:
-    """Return a folder of cases of 40^3 hearts with distances to each class."""
-    settings = HeartPhantomSettings(shape=(40, 40, 40), spacing=(3.0, 3.0, 3.0))
+def prepared_hearts(folder: Path, *, count: int = 3, size: int = 40, num_points: int = 600) -> Path:
+    """Return a folder of cases of hearts with distances to each class."""
+    step = 120 / size
+    settings = HeartPhantomSettings(shape=(size, size, size), spacing=(step, step, step))
     made = write_heart_phantoms(folder / "labels", count=count, seed=0, settings=settings)
     options = SamplerOptions(
-        num_surface_points=600,
-        num_vol_points=600,
-        min_surface_per_class=20,
-        vol_per_class=20,
+        num_surface_points=num_points,
+        num_vol_points=num_points,
+        min_surface_per_class=num_points // 30,
+        vol_per_class=num_points // 30,
         min_class_voxels=1,
         sdf_mode="per_class",
     )

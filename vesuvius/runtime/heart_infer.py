@@ -143,7 +143,7 @@ def infer_hearts(
             log.error("%s: %s", path, error)  # noqa: TRY400 - a user's error, no traceback
             failed.append(path.name)
             continue
-        log.info("%s: %s", path.name, ", ".join(f"{k} {v}" for k, v in report.items()))
+        log.info("%s: done in %s s", path.name, report["seconds"])
         reports.append(report)
     if failed:
         raise CaseFormatError(
