@@ -22,6 +22,9 @@ OPTIONAL = ("lightning.pytorch.loggers.WandbLogger", "lightning.pytorch.loggers.
 
 TASKS = {"petct": "petct_cocoseg", "cocoseg": "petct_cocoseg", "heart": "heart_vecset"}
 """Options of another task compose under its experiment."""
+UNET_PRESETS = (
+    *("preset_resenc", "preset_finetune", "preset_train128", "preset_lowres", "preset_unet"),
+)  # the others are levers that join any experiment
 
 
 def composed(config, *overrides):
@@ -73,9 +76,14 @@ def check_targets(cfg):
 def overrides_for(group, option):
     if group == "experiment":
         chosen = [f"experiment={option}"]
+        if option == "quick":
+            return [*chosen, "data.root=somewhere"]
         if option in ("refine", "deform"):
             return [*chosen, "data.root=somewhere", "data.prior_root=elsewhere"]
-        return [*chosen, "data.root=somewhere"] if option.startswith("demo") else chosen
+        if option.startswith("preset_finetune"):
+            chosen.append("weights=somewhere")
+        needs_root = option.startswith(("demo", *UNET_PRESETS))
+        return [*chosen, "data.root=somewhere"] if needs_root else chosen
     if group == "debug":
         return [f"debug={option}"]
     if group == "loss/term":

@@ -76,8 +76,9 @@ class RunFolder:
         return load_network(network, checkpoint)
 
     def patch_zyx(self) -> list[int]:
-        """Return the crop size of training."""
-        return [int(n) for n in self.config.data.patch_zyx]
+        """Return the window of inference: what whole volumes validated with, else the crop."""
+        window = OmegaConf.select(self.config, "callbacks.volume_validation.roi_zyx")
+        return [int(n) for n in window or self.config.data.patch_zyx]
 
     def volume_ids(self, side: str) -> list[str]:
         """Return the ids on one side of the run's split, 'train' or 'val'.
