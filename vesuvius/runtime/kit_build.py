@@ -182,8 +182,8 @@ def notebook(hours: float) -> dict[str, Any]:
             "import subprocess\nimport sys\n\n"
             "if (KIT / 'wheels').is_dir():\n"
             "    subprocess.run([sys.executable, '-m', 'pip', 'install', '--quiet', '--no-index',\n"
-            "                    '--no-compile', '--find-links', str(KIT / 'wheels'), 'vesuvius'],\n"
-            "                   check=True)",
+            "                    '--no-compile', '--find-links', str(KIT / 'wheels'),\n"
+            "                    'vesuvius'], check=True)",
         ),
         (
             "code",
