@@ -53,6 +53,10 @@ class NonFiniteLossError(VesuviusError, ArithmeticError):
     """Too many training steps in a row had a NaN or infinite loss."""
 
 
+class RemoteReadError(VesuviusError, OSError):
+    """A remote volume could not be read: refused, unreachable, or failing after every retry."""
+
+
 class OutOfMemoryError(VesuviusError, MemoryError):
     """The device or the machine has too little memory for what was asked."""
 

@@ -6,11 +6,13 @@ Axis order is always z, y, x on the way out, whatever the file says.
 import re
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
 
 from vesuvius.data.chunk_cache import ChunkCache
+from vesuvius.data.remote import RemoteSettings, as_source
 from vesuvius.data.tfrecord import RecordVolume, is_tfrecord
 from vesuvius.data.tiff import TiffStack, is_tiff
 from vesuvius.data.volume_zarr import READ_CACHE_BYTES, VoxelSize, is_zarr, open_zarr, three_axes
@@ -34,22 +36,40 @@ class Volume:
     """A scan on disk, opened on first use and once per process; pickles to its path.
 
     Args:
-        path: TIFF file, folder of 2-D TIFF slices, .npy file, Zarr array or group, OME-Zarr image.
+        path: TIFF file, folder of 2-D TIFF slices, .npy file, Zarr array or group, OME-Zarr image;
+            or the URL of a Zarr (http, https, s3, gs, az; file is local).
         level: resolution level of an OME-Zarr, 0 = full.
         array: name of the array inside a Zarr group; None picks the multiscale level, an array
             called `image`, or the only array there is. Of a TFRecord file
             "<record number>/<feature>"; None is "0/image".
+        remote: time-out and retries of a URL.
+
+    Attributes:
+        source: the local path or the URL.
+        path: the local path; of a URL only the part behind the host, for names.
 
     Raises:
         VolumeNotFoundError: nothing there.
         VolumeFormatError: not a readable 3-D volume.
         ConfigError: no such level or array.
+        RemoteReadError: a URL cannot be read, also later from `read`; the chunk is named.
     """
 
-    def __init__(self, path: str | Path, *, level: int = 0, array: str | None = None) -> None:
-        self.path = Path(path)
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        level: int = 0,
+        array: str | None = None,
+        remote: RemoteSettings | None = None,
+    ) -> None:
+        self.source = as_source(path)
+        self.path = (
+            self.source if isinstance(self.source, Path) else Path(urlsplit(self.source).path)
+        )
         self.level = level
         self.array = array
+        self.remote = remote
         self._opened: _Backend | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -58,7 +78,7 @@ class Volume:
     @property
     def _backend(self) -> _Backend:
         if self._opened is None:
-            self._opened = _open_backend(self.path, self.level, self.array)
+            self._opened = _open_backend(self.source, self.level, self.array, self.remote)
         return self._opened
 
     @property
@@ -101,8 +121,8 @@ class Volume:
         )
         if not inside:
             raise ConfigError(
-                f"{self.path}: box {tuple(start_zyx)} to {tuple(stop_zyx)} is empty or leaves the "
-                f"volume of shape {shape} (start_zyx, stop_zyx)"
+                f"{self.source}: box {tuple(start_zyx)} to {tuple(stop_zyx)} is empty or leaves "
+                f"the volume of shape {shape} (start_zyx, stop_zyx)"
             )
         return self._backend.read(start_zyx, stop_zyx)
 
@@ -111,9 +131,15 @@ class Volume:
         return self.read((0, 0, 0), self.shape_zyx)
 
 
-def open_volume(path: str | Path, *, level: int = 0, array: str | None = None) -> Volume:
+def open_volume(
+    path: str | Path,
+    *,
+    level: int = 0,
+    array: str | None = None,
+    remote: RemoteSettings | None = None,
+) -> Volume:
     """Return the volume at `path`, checked to be readable; see `Volume` for what raises."""
-    volume = Volume(path, level=level, array=array)
+    volume = Volume(path, level=level, array=array, remote=remote)
     _ = volume.shape_zyx
     return volume
 
@@ -235,7 +261,11 @@ def slice_files(folder: Path) -> list[Path]:
     return sorted(files, key=lambda p: ([int(n) for n in re.findall(r"\d+", p.stem)], p.name))
 
 
-def _open_backend(path: Path, level: int, array: str | None) -> _Backend:
+def _open_backend(
+    path: Path | str, level: int, array: str | None, remote: RemoteSettings | None
+) -> _Backend:
+    if isinstance(path, str):
+        return open_zarr(path, level, array, remote)
     if not path.exists():
         raise VolumeNotFoundError(f"{path}: no such file or folder")
     if path.is_dir() and is_zarr(path):

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vesuvius.data.chunk_cache import ChunkCache, ChunkReader
-from vesuvius.errors import ConfigError, VolumeFormatError
+from vesuvius.data.remote import RemoteSettings
+from vesuvius.errors import ConfigError, VesuviusError, VolumeFormatError, VolumeNotFoundError
 
 Array = npt.NDArray[Any]
 Zyx = tuple[int, int, int]
@@ -33,7 +34,9 @@ class _ChunkBackend:
 class _ZarrBackend:
     """Any Zarr array through zarr-python, its axes brought into z, y, x order."""
 
-    def __init__(self, data: Any, axes: str | None, voxel_size: VoxelSize, path: Path) -> None:
+    def __init__(
+        self, data: Any, axes: str | None, voxel_size: VoxelSize, path: Path | str
+    ) -> None:
         self._data = data
         self._axes = axes or "zyx"
         if axes is None:
@@ -48,6 +51,8 @@ class _ZarrBackend:
         box = dict(zip("zyx", map(slice, start, stop), strict=True))
         try:
             data = np.asarray(self._data[tuple(box.get(axis, 0) for axis in self._axes)])
+        except VesuviusError:
+            raise
         except Exception as error:  # codecs raise their own unrelated classes
             raise VolumeFormatError(f"{self._path}: damaged Zarr array ({error})") from error
         spatial = [axis for axis in self._axes if axis in "zyx"]
@@ -59,17 +64,23 @@ def is_zarr(path: Path) -> bool:
     return any((path / name).is_file() for name in ("zarr.json", ".zarray", ".zgroup"))
 
 
-def open_zarr(path: Path, level: int, array: str | None) -> "_ChunkBackend | _ZarrBackend":
-    """Return the array of a Zarr folder; arguments and errors as `volume.Volume`."""
+def open_zarr(
+    path: Path | str, level: int, array: str | None, remote: RemoteSettings | None = None
+) -> "_ChunkBackend | _ZarrBackend":
+    """Return the array of a Zarr folder or URL; arguments and errors as `volume.Volume`."""
     import zarr
 
     try:
-        node = zarr.open(path, mode="r")
+        node = zarr.open(_store(path, remote), mode="r")
+    except VesuviusError:
+        raise
+    except FileNotFoundError as error:
+        raise VolumeNotFoundError(f"{path}: holds no Zarr array or group") from error
     except Exception as error:  # malformed metadata raises many classes
         raise VolumeFormatError(f"{path}: not a readable Zarr ({error})") from error
     axes: str | None = None
     voxel_size = None
-    location = path
+    name = ""
     if isinstance(node, zarr.Group):
         scales = _multiscales(node.attrs.asdict())
         if scales is not None and array is None:
@@ -78,15 +89,28 @@ def open_zarr(path: Path, level: int, array: str | None) -> "_ChunkBackend | _Za
             name, voxel_size = _pick_array(node, array, level, path)
         if name not in node or not isinstance(node[name], zarr.Array):
             raise VolumeFormatError(f"{path}: its metadata name an array {name!r} that is missing")
-        location, node = path / name, node[name]
+        node = node[name]
     elif level != 0 or array is not None:
         raise ConfigError(f"{path}: is one array; level={level}, array={array!r} do not apply")
-    if axes in (None, "zyx") and ChunkReader.supports(location):
-        return _ChunkBackend(location, voxel_size)
-    return _ZarrBackend(node, axes, voxel_size, location)
+    if isinstance(path, str):
+        return _ZarrBackend(node, axes, voxel_size, f"{path}/{name}".rstrip("/"))
+    if axes in (None, "zyx") and ChunkReader.supports(path / name):
+        return _ChunkBackend(path / name, voxel_size)
+    return _ZarrBackend(node, axes, voxel_size, path / name)
 
 
-def _pick_array(group: Any, array: str | None, level: int, path: Path) -> tuple[str, VoxelSize]:
+def _store(path: Path | str, remote: RemoteSettings | None) -> Any:
+    """Return what zarr opens: a folder as it is, a URL with retries."""
+    if isinstance(path, Path):
+        return path
+    from vesuvius.data.remote_store import remote_store  # imports zarr
+
+    return remote_store(path, remote or RemoteSettings())
+
+
+def _pick_array(
+    group: Any, array: str | None, level: int, path: Path | str
+) -> tuple[str, VoxelSize]:
     names = sorted(name for name, _ in group.arrays())
     if level != 0:
         raise ConfigError(f"{path}: level={level}, but the group is no OME-Zarr multiscale")
@@ -124,7 +148,7 @@ _UNIT_UM = {
 
 
 def _pick_level(
-    scales: dict[str, Any], level: int, path: Path
+    scales: dict[str, Any], level: int, path: Path | str
 ) -> tuple[str, str | None, VoxelSize]:
     """Return array name, axis letters and voxel size of one level of a multiscale image."""
     datasets = scales.get("datasets", [])
@@ -154,7 +178,7 @@ def _pick_level(
     return datasets[level]["path"], letters, voxel_size
 
 
-def three_axes(shape: tuple[int, ...], path: Path) -> Zyx:
+def three_axes(shape: tuple[int, ...], path: Path | str) -> Zyx:
     """Return the shape if it has three axes, else raise `VolumeFormatError`."""
     if len(shape) != 3:
         raise VolumeFormatError(
@@ -163,7 +187,7 @@ def three_axes(shape: tuple[int, ...], path: Path) -> Zyx:
     return (int(shape[0]), int(shape[1]), int(shape[2]))
 
 
-def _named_axes(shape: tuple[int, ...], axes: str, path: Path) -> Zyx:
+def _named_axes(shape: tuple[int, ...], axes: str, path: Path | str) -> Zyx:
     sizes = dict(zip(axes, shape, strict=True))
     extra = [size for axis, size in zip(axes, shape, strict=True) if axis == "?"]
     if sorted(a for a in axes if a != "?") != ["x", "y", "z"] or any(n != 1 for n in extra):
