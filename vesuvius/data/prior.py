@@ -64,13 +64,13 @@ class PriorReader:
             )
         self.shape = self._reader.shape
 
-    def read(self, start: Zyx, stop: Zyx) -> Array:
+    def read(self, start: tuple[int, ...], stop: tuple[int, ...]) -> Array:
         """Return the box [start, stop)."""
         out = np.empty([b - a for a, b in zip(start, stop, strict=True)], self.dtype)
         self.read_into(out, start, stop)
         return out
 
-    def read_into(self, out: Array, start: Zyx, stop: Zyx) -> None:
+    def read_into(self, out: Array, start: tuple[int, ...], stop: tuple[int, ...]) -> None:
         """Copy the box [start, stop) into `out`, which may be any (flipped, transposed) view."""
         self._reader.read_into(out, start, stop)
         factor = _TO_IMAGE[self.dtype.name]

@@ -2,11 +2,12 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
@@ -153,6 +154,17 @@ class SurfaceDataModule(LightningDataModule):
         if self.prior_root is not None:
             for volume in volumes.values():
                 self.train_dataset.prior(volume)  # refuses what is missing or does not fit
+
+    def weigh_volumes(self, weights: Mapping[str, float]) -> None:
+        """Let the next epoch's crops come from the training volumes in these proportions.
+
+        Args:
+            weights: volume id -> positive weight; a volume without one gets 1.
+        """
+        self.setup()
+        assert self.train_dataset is not None
+        values = [float(weights.get(name, 1.0)) for name in self.split["train"]]
+        self.train_dataset.weights.copy_(torch.tensor(values, dtype=torch.float64))
 
     def with_prior(self, volume_id: str, image: Any) -> Any:
         """Return the (z, y, x) image, stacked with its prediction if there is a `prior_root`."""

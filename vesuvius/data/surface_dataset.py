@@ -100,6 +100,8 @@ class SurfaceDataset(Dataset[SurfaceSample]):
         self.names = ["image", "label", *(["wrap"] if with_wrap else [])]
         self.cache_mb = cache_mb
         self.prior_root = None if prior_root is None else Path(prior_root)
+        self.weights = torch.ones(len(self.paths), dtype=torch.float64)
+        self.weights.share_memory_()  # type: ignore[no-untyped-call]
         self._volumes: list[PreparedVolume] | None = None
         self._priors: dict[str, PriorReader] = {}
         self._cache: ChunkCache | None = None
@@ -168,11 +170,25 @@ class SurfaceDataset(Dataset[SurfaceSample]):
             return volume, j < positives
         if self._plan is None or self._plan[0] != epoch:
             rng = np.random.default_rng((self.seed, epoch))
-            slots = np.repeat(np.arange(len(self.paths)), self.samples_per_volume)
+            slots = np.repeat(np.arange(len(self.paths)), self._crops_per_volume())
             self._plan = (epoch, rng.permutation(slots).tolist(), float(rng.random()))
         _, slots_in_order, shift = self._plan
         positive = math.floor((i + 1) * share + shift) > math.floor(i * share + shift)
         return slots_in_order[i % len(slots_in_order)], positive
+
+    def _crops_per_volume(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Return how many of an epoch's crops each volume gives, in proportion to `weights`.
+
+        The numbers add up to the epoch's length; rounding is spread along the list. `weights` lies
+        in shared memory: what the training process writes, loader processes read in the next epoch.
+        """
+        weights = self.weights.numpy()
+        total = len(self)
+        if np.all(weights == weights[0]):
+            return np.full(len(weights), self.samples_per_volume)
+        ends = np.rint(np.cumsum(weights) / weights.sum() * total).astype(np.int64)
+        counts: np.ndarray[Any, np.dtype[np.int64]] = np.diff(ends, prepend=0)
+        return counts
 
     def _origin(self, volume: PreparedVolume, rng: np.random.Generator, *, positive: bool) -> Zyx:
         if positive and len(volume.positive):
