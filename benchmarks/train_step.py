@@ -5,18 +5,18 @@
     python -m benchmarks.train_step --data               # share of the step spent waiting for data
     python -m benchmarks.train_step --device cuda --size 128 --batch 2
 
-A step is forward, loss, backward and AdamW on a crop with 5 % surface. The contestants' steps are
-interleaved in one process, so that the machine's drift hits all alike; the figure is the median of
-the rounds, and the ratio is taken against the original in the same run. Peak memory comes from a
-process of its own. Contestants: the original project's network with its loss (the same layers as
-ours, dense normals) in fp32; ours as `train.py` runs it; MONAI's SegResNet (one more deep block)
-and DynUNet (residual, 16 to 256 channels) at the same number of parameters with DiceCELoss. `fp32`
-is the default of all of them, `bf16` is autocast on channels_last_3d.
+A step is forward, loss, backward and AdamW on a crop with 5 % surface. Each contestant has a
+process of its own; their steps alternate, so that the machine's drift hits all alike. The figure is
+the median of the rounds (with one thread in CPU seconds, which other processes do not touch), the
+ratio is taken against the original in the same run. Contestants: the original project's network
+with its loss (the same layers as ours, dense normals) in fp32; ours as `train.py` runs it; MONAI's
+SegResNet (one more deep block) and DynUNet (residual, 16 to 256 channels) at the same number of
+parameters with DiceCELoss. `fp32` is the default of all of them, `bf16` is autocast on
+channels_last_3d.
 """
 
 import argparse
 import csv
-import json
 import statistics
 import subprocess
 import sys
@@ -34,6 +34,7 @@ from vesuvius.losses.composite import CompositeLoss
 from vesuvius.losses.normals import NormalLoss
 from vesuvius.losses.overlap import BCELoss, DiceLoss
 from vesuvius.models.dual_head_unet import DualHeadResUNet3D
+from vesuvius.runtime.allocator import keep_freed_memory
 
 CONTESTANTS = (
     "original fp32", "ours fp32", "ours bf16", "segresnet fp32", "segresnet bf16",
@@ -114,24 +115,46 @@ def crop(args: argparse.Namespace) -> tuple[Tensor, Tensor]:
     return mask.to(args.device, torch.uint8).contiguous(), image.to(args.device)
 
 
-def peak_memory(name: str, args: argparse.Namespace) -> float:
-    """Return MiB of two steps in a process of its own (GPU: allocated; CPU: resident)."""
-    command = [sys.executable, "-m", "benchmarks.train_step", "--memory-of", name]
-    command += ["--size", str(args.size), "--batch", str(args.batch), "--device", args.device]
-    result = subprocess.run(command, text=True, capture_output=True, check=True)
-    return float(json.loads(result.stdout.splitlines()[-1]))
+class Process:
+    """A contestant in a process of its own, which does a step for every line it reads."""
+
+    def __init__(self, name: str, args: argparse.Namespace) -> None:
+        command = [sys.executable, "-m", "benchmarks.train_step", "--serve", name]
+        command += ["--size", str(args.size), "--batch", str(args.batch), "--device", args.device]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.parameters = self.read()
+
+    def read(self) -> float:
+        assert self.process.stdout is not None
+        return float(self.process.stdout.readline())
+
+    def ask(self, what: str) -> float:
+        """Return the seconds of a "step" or the MiB of "memory"."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{what}\n")
+        self.process.stdin.flush()
+        return self.read()
 
 
-def print_memory(args: argparse.Namespace) -> None:
-    contestant = Contestant(args.memory_of, *crop(args))
-    contestant.step()
-    contestant.step()
-    if args.device.startswith("cuda"):
-        print(torch.cuda.max_memory_allocated() / 2**20)
-    else:
-        # ru_maxrss would count the parent's memory of before exec as well
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        print(int(status.split("VmHWM:")[1].split()[0]) / 1024)
+def serve(args: argparse.Namespace) -> None:
+    """Answer a parent's questions on standard output."""
+    if args.serve.startswith("ours"):
+        keep_freed_memory()  # as train.py does
+    contestant = Contestant(args.serve, *crop(args))
+    print(contestant.parameters, flush=True)
+    for line in sys.stdin:
+        print(contestant.step() if line.strip() == "step" else peak_mib(args.device), flush=True)
+
+
+def peak_mib(device: str) -> float:
+    """Return the peak so far: allocated on a GPU, resident on the CPU."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated() / 2**20
+    # ru_maxrss would count the parent's memory of before exec as well
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def data_share() -> None:
@@ -162,20 +185,19 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
     parser.add_argument("--data", action="store_true", help="measure the wait for data instead")
-    parser.add_argument("--memory-of", choices=CONTESTANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", choices=CONTESTANTS, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.memory_of:
-        return print_memory(args)
+    if args.serve:
+        return serve(args)
     if args.data:
         return data_share()
-    label, image = crop(args)
-    contestants = {name: Contestant(name, label, image) for name in args.only}
+    contestants = {name: Process(name, args) for name in args.only}
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for contestant in contestants.values():
-        contestant.step()
-    for _ in range(args.rounds):
+    for turn in range(args.rounds + 1):
         for name, contestant in contestants.items():
-            seconds[name].append(contestant.step())
+            taken = contestant.ask("step")
+            if turn:
+                seconds[name].append(taken)
     first = statistics.median(seconds[args.only[0]])
     threads = torch.get_num_threads()
     print(f"{args.size}^3, batch {args.batch}, {args.device}, {threads} threads\n")
@@ -185,9 +207,10 @@ def main() -> None:
         median = statistics.median(seconds[name])
         print(
             f"| {name} | {contestant.parameters:.2f} | {median:.3f} | {first / median:.2f} | "
-            f"{peak_memory(name, args):.0f} |",
+            f"{contestant.ask('memory'):.0f} |",
             flush=True,
         )
+        contestant.process.kill()
     return None
 
 

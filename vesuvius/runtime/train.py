@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from vesuvius.errors import CheckpointError, ConfigError
 from vesuvius.inference.store import write_json
 from vesuvius.runtime import provenance
+from vesuvius.runtime.allocator import keep_freed_memory
 from vesuvius.runtime.csv_logger import drop_rows_from
 from vesuvius.runtime.data_fingerprint import DataFingerprint
 from vesuvius.runtime.hardware import resolve_trainer
@@ -44,6 +45,8 @@ def train(cfg: DictConfig) -> float | None:
     quiet()
     check_objective(cfg.optimized_metric)
     resolve_trainer(cfg.trainer)
+    if cfg.trainer.accelerator == "cpu":
+        keep_freed_memory()
     isolate_job()
     folder = Path(cfg.paths.output_dir)
     name_wandb_run(cfg, folder)
