@@ -68,12 +68,15 @@ types: $(STAMP) ## mypy, strict on vesuvius
 notebooks: $(STAMP) ## execute the notebooks
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=300 -W default notebooks
 
+docs: $(STAMP) ## build the documentation site into site/; a broken link fails
+	$(BIN)/python -m mkdocs build --strict --quiet
+
 bench: $(STAMP) ## every benchmark, ratios against named peers (about half an hour)
 	$(BIN)/python -m pip install --quiet -c constraints/cpu.txt -e '.[bench]'
 	@for file in data loss inference postprocess metric winding phantom; do \
 	  echo "== benchmarks/$$file.py"; $(BIN)/python benchmarks/$$file.py || exit 1; done
 
-ci: lint types test-all demo-short notebooks ## what .ci/run calls
+ci: lint types docs test-all demo-short notebooks ## what .ci/run calls
 
 clean: ## caches only, never runs or data
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
