@@ -115,6 +115,15 @@ def _view_arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run one action; return its status."""
+    import importlib.util
+
+    from vesuvius.errors import ConfigError
+
+    missing = [name for name in ("nibabel", "trimesh") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"vesuvius heart needs {' and '.join(missing)}: pip install 'vesuvius[heart]'"
+        )
     from vesuvius.cli import heart_tools
 
     actions: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -95,7 +95,9 @@ def _to_face(region: Mask, spacing: Spacing, threads: int) -> Field:
     distance: Field = edt.edt(np.ascontiguousarray(region), anisotropy=edges, parallel=threads)
     even = max(edges) <= 1.001 * min(edges)
     half = np.float32(0.5 * min(edges)) if even else _half_extent(distance, spacing)
-    distance -= np.minimum(half, np.float32(0.5) * distance)  # never past the face, 0 stays 0
+    taken = np.float32(0.5) * distance
+    np.minimum(half, taken, out=taken)  # never past the face, 0 stays 0
+    distance -= taken
     return distance
 
 

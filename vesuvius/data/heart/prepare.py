@@ -93,7 +93,10 @@ def prepare_hearts(
             pool.shutdown(cancel_futures=True)
 
 
-_KILLED = "a worker process was killed, most likely out of memory; run again with --file-workers 1"
+_KILLED = (
+    "a worker process ended early: out of memory, or started by a script without "
+    'if __name__ == "__main__"; run again with --file-workers 1'
+)
 
 
 def attempt(

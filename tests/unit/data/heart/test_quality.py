@@ -200,3 +200,10 @@ def test_bad_arguments_are_one_line(args, text, tmp_path, capsys):
     assert status == 2
     assert text in err
     assert "Traceback" not in err
+
+
+def test_a_missing_extra_is_named(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    status, _, err = heart(capsys, "check", tmp_path)
+    assert status == 2
+    assert "needs nibabel and trimesh: pip install 'vesuvius[heart]'" in err

@@ -115,6 +115,22 @@ def test_renumbered_classes_change_nothing_but_numbers(heart_map, heart_case):
     assert np.bincount(case.surface_labels, minlength=11)[order] == pytest.approx(counts, abs=1)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_mirrored_map_is_the_mirrored_heart(axis):
+    labels = sphere_labels(24, 8.0, value=1)
+    labels[3:14, 5:12, 9:20] = 2
+    one = sample_case(label_map(labels), SamplerOptions(**SMALL), case_id="x")
+    two = sample_case(label_map(np.flip(labels, axis)), SamplerOptions(**SMALL), case_id="x")
+    assert two.geometry.scale == pytest.approx(one.geometry.scale)
+    mirror = np.where(np.arange(3) == axis, -1.0, 1.0)
+    grid = np.random.default_rng(0).uniform(-1, 1, (5000, 3))
+    same = true_labels(one.geometry, grid) == true_labels(two.geometry, grid * mirror)
+    assert same.mean() > 0.999
+    assert two.vol_sdf.mean() == pytest.approx(one.vol_sdf.mean(), abs=0.01)
+    counts = [np.bincount(case.surface_labels) for case in (one, two)]
+    assert counts[0] == pytest.approx(counts[1], abs=1)
+
+
 def test_an_anisotropic_map_is_the_same_heart_in_mm_as_its_isotropic_copy(heart_map):
     thick = label_map(heart_map.labels[:, :, ::2], (2.5, 2.5, 5.0))
     even = label_map(np.repeat(thick.labels, 2, axis=2), (2.5, 2.5, 2.5))
