@@ -251,7 +251,7 @@ def test_a_copy_that_differs_is_refused(tmp_path):
     model = tmp_path / "model"
     shutil.copytree(FIXTURE / "plain_ct", model)
     path = model / "fold_0" / "checkpoint_final.pth"
-    from vesuvius.runtime.nnunet_import import NUMBERS
+    from vesuvius.runtime.nnunet_checkpoint import NUMBERS
 
     with torch.serialization.safe_globals(NUMBERS):
         content = torch.load(path, weights_only=True)
