@@ -22,6 +22,7 @@ from vesuvius.runtime.model_facts import (
     load_config,
     random_image,
 )
+from vesuvius.runtime.run_folder import training_patch
 
 _MIB = 2**20
 
@@ -101,7 +102,7 @@ def check_model(
     if run is not None:
         module.model = run.network(run.checkpoint(checkpoint))
     module = module.to(chosen).train()
-    shape = [int(n) for n in shape_zyx or config.data.patch_zyx]
+    shape = [int(n) for n in shape_zyx or training_patch(config)]
     image = random_image(shape, batch=batch, channels=int(getattr(module.model, "in_channels", 1)))
     image = image.to(chosen)
     label = (image[:, :1] > 0.9).to(torch.uint8)
@@ -200,7 +201,7 @@ def benchmark_model(
         device=device,
         precision=precision,  # type: ignore[arg-type] # checked there
     )
-    shape = [int(n) for n in shape_zyx or config.data.patch_zyx]
+    shape = [int(n) for n in shape_zyx or training_patch(config)]
     image = random_image(shape, batch=batch).to(network.device)
     times = []
     with PeakMemory(network.device) as memory:

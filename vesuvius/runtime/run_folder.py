@@ -78,7 +78,7 @@ class RunFolder:
     def patch_zyx(self) -> list[int]:
         """Return the window of inference: what whole volumes validated with, else the crop."""
         window = OmegaConf.select(self.config, "callbacks.volume_validation.roi_zyx")
-        return [int(n) for n in window or self.config.data.patch_zyx]
+        return [int(n) for n in window or training_patch(self.config)]
 
     def volume_ids(self, side: str) -> list[str]:
         """Return the ids on one side of the run's split, 'train' or 'val'.
@@ -93,6 +93,22 @@ class RunFolder:
         if side not in split:
             raise ConfigError(f"split={side}: {path} has {sorted(split)}.")
         return [str(name) for name in split[side]]
+
+
+def training_patch(config: DictConfig) -> list[int]:
+    """Return the crop size a configuration trains with.
+
+    Raises:
+        ConfigError: it trains on no crops of volumes (hearts, slices).
+    """
+    patch = OmegaConf.select(config, "data.patch_zyx")
+    if patch is None:
+        target = OmegaConf.select(config, "module._target_") or "another task"
+        raise ConfigError(
+            f"{target} does not train on crops of volumes (no data.patch_zyx); this works on "
+            "volume networks only. Hearts: vesuvius heart infer; CT-PET: vesuvius petct."
+        )
+    return [int(n) for n in patch]
 
 
 def file_hash(path: Path) -> str:

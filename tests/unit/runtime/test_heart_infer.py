@@ -231,3 +231,15 @@ def test_save_and_sampler_are_used_as_by_prepare(results, label_file):
     again = results / "again.npz"
     save_case(again, case)
     assert again.read_bytes() == (results / "ball.npz").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["check-model", "experiment=heart_vecset_tiny"],
+        ["benchmark", "experiment=heart_vecset_tiny"],
+    ],
+)
+def test_tools_of_volume_networks_say_that_they_are(arguments, capsys):
+    assert main(arguments) == 2
+    assert "vesuvius heart infer" in capsys.readouterr().err
