@@ -1,6 +1,7 @@
 """`vesuvius tune`: the best chain of post-processing for saved predictions."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--folds", type=int, default=5, metavar="K",
         help="held-out folds of volumes; 0 for none (default 5, at most the volumes)")  # fmt: skip
     add("--scrolls", type=Path, metavar="CSV", help="table with columns id and scroll_id")
-    add("--leave-scroll-out", action="store_true", help="one fold a scroll (needs --scrolls)")
+    add("--splits", type=Path, metavar="FILE", help="folds (and scrolls) of `vesuvius splits`")
+    add("--leave-scroll-out", action="store_true",
+        help="one fold a scroll (needs --scrolls or --splits)")  # fmt: skip
     add("--keep-harmful", action="store_true", help="keep steps that hurt more than they help")
     add("--name", default="tuned", help="name of the written option (default tuned)")
     add("--jobs", type=int, metavar="N", help="volumes at a time (default: number of cores)")
@@ -92,8 +95,10 @@ def check_arguments(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and not value >= low:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least {low}, got {value}")
-    if args.leave_scroll_out and args.scrolls is None:
-        raise ConfigError("--leave-scroll-out needs --scrolls, a table with id and scroll_id")
+    if args.leave_scroll_out and args.scrolls is None and args.splits is None:
+        raise ConfigError(
+            "--leave-scroll-out needs --scrolls (a table with id and scroll_id) or --splits"
+        )
 
 
 def find_cases(args: argparse.Namespace) -> list["Case"]:
@@ -118,9 +123,15 @@ def find_cases(args: argparse.Namespace) -> list["Case"]:
             "(--allow-missing uses the others)"
         )
     scrolls = read_scrolls(args.scrolls) if args.scrolls is not None else {}
+    if args.scrolls is None and args.splits is not None:
+        from vesuvius.data.folds import load_folds
+
+        facts = load_folds(args.splits).facts
+        scrolls = {name: fact.scroll for name, fact in facts.items()}
     bare = sorted(predictions.keys() - scrolls) if scrolls else []
     if bare:
-        raise ConfigError(f"{args.scrolls}: no scroll_id for {listed(bare)} (--scrolls)")
+        source = args.scrolls or args.splits
+        raise ConfigError(f"{source}: volumes {listed(bare)} are not in it (--scrolls, --splits)")
     return [
         Case(name, str(predictions[name]), str(labels[name]), scrolls.get(name, ""))
         for name in sorted(predictions)
@@ -199,17 +210,10 @@ def tune(args: argparse.Namespace, scorer: "Scorer") -> "Summary":
     from vesuvius.tuning.report import BASELINE, summarise
     from vesuvius.tuning.selection import select
     from vesuvius.tuning.space import merged, read_space
-    from vesuvius.tuning.statistics import make_folds, scroll_folds
     from vesuvius.tuning.study import search
 
     space = merged([read_space(name) for name in args.space or ["quick"]])
-    if args.leave_scroll_out:
-        folds = scroll_folds([case.scroll for case in scorer.cases])
-    elif args.folds > 1 and len(scorer.cases) > 1:
-        count = min(args.folds, len(scorer.cases))
-        folds = make_folds(len(scorer.cases), num_folds=count, seed=args.seed)
-    else:
-        folds = []
+    folds, by = chosen_folds(args, scorer.cases)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
     with Progress(*columns, console=Console(file=sys.stderr)) as bar:
         task = bar.add_task("threshold 0.5", total=args.trials)
@@ -225,8 +229,37 @@ def tune(args: argparse.Namespace, scorer: "Scorer") -> "Summary":
         )  # fmt: skip
         bar.update(task, completed=args.trials, description="each step left out")
         selection = select(tried, scorer, folds, keep_harmful=args.keep_harmful)
-    by = ("scroll" if args.leave_scroll_out else "volume") if folds else ""
     return summarise(scorer.cases, selection, baseline, trials=len(tried), folds_by=by)
+
+
+def chosen_folds(args: argparse.Namespace, cases: Sequence["Case"]) -> tuple[list[list[int]], str]:
+    """Return the places of the volumes each fold holds out, and what is held out together.
+
+    Raises:
+        ConfigError: folds that the volumes do not allow, or a volume that is in no fold.
+    """
+    from vesuvius.data.folds import load_folds
+    from vesuvius.errors import ConfigError
+    from vesuvius.tuning.statistics import make_folds, scroll_folds
+
+    if args.leave_scroll_out:
+        return scroll_folds([case.scroll for case in cases]), "scroll"
+    if args.splits is not None:
+        saved = load_folds(args.splits)
+        bare = [case.name for case in cases if case.name not in saved.fold_of]
+        if bare:
+            raise ConfigError(f"{args.splits}: volume {bare[0]} is in no fold (--splits)")
+        places: list[list[int]] = [[] for _ in range(saved.num_folds)]
+        for place, case in enumerate(cases):
+            places[saved.fold_of[case.name]].append(place)
+        held = [fold for fold in places if fold]
+        if len(held) < 2:
+            raise ConfigError(f"{args.splits}: all volumes are of one fold (--splits)")
+        return held, saved.by
+    if args.folds < 2 or len(cases) < 2:
+        return [], ""
+    count = min(args.folds, len(cases))
+    return make_folds(len(cases), num_folds=count, seed=args.seed), "volume"
 
 
 def write_result(folder: Path, name: str, summary: "Summary") -> None:

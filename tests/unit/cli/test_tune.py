@@ -7,6 +7,7 @@ import pytest
 import tifffile
 
 from vesuvius.cli.main import main
+from vesuvius.data.folds import Folds, VolumeFacts, save_folds
 from vesuvius.inference.store import PredictionWriter
 
 
@@ -60,6 +61,16 @@ def test_writes_a_chain_and_reports_and_goes_on(folders, capsys):
     assert "vesuvius.postprocess.chain.ChainPostprocess" in text
     assert "min_size_voxels: " in text
     assert "| dust |" in (folders / "out" / "report.md").read_text()
+
+
+def test_folds_come_from_the_file_that_training_used(folders):
+    facts = {str(n): VolumeFacts(str(n), scroll="79"[n // 2]) for n in range(3)}
+    folds = Folds("volume", 2, 0, {"0": 1, "1": 0, "2": 1}, facts)
+    save_folds(folders / "splits.json", folds)
+    assert main(command(folders, "--trials", "1", "--splits", str(folders / "splits.json"))) == 0
+    report = json.loads((folders / "out" / "report.json").read_text())
+    assert [fold["held_out"] for fold in report["folds"]] == [["1"], ["0", "2"]]
+    assert [row["scroll"] for row in report["volumes"]] == ["7", "7", "9"]
 
 
 @pytest.mark.parametrize(
