@@ -196,12 +196,12 @@ def benchmark_model(
             f"--repeats {repeats} and --batch {batch} must be >= 1, --warmup {warmup} >= 0."
         )
     config, run = load_config(what)
+    shape = [int(n) for n in shape_zyx or training_patch(config)]
     network = prepare_network(
         build_network(config, run, checkpoint),
         device=device,
         precision=precision,  # type: ignore[arg-type] # checked there
     )
-    shape = [int(n) for n in shape_zyx or training_patch(config)]
     image = random_image(shape, batch=batch).to(network.device)
     times = []
     with PeakMemory(network.device) as memory:
