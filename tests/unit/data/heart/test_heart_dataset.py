@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vesuvius.data.heart.augment import draw_motion
@@ -93,6 +93,7 @@ def test_surface_and_queries_turn_together_and_distances_stay(folder):
     assert still["surface"][:, :3] @ matrix == pytest.approx(turned["surface"][:, :3], abs=1e-4)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**31), st.booleans(), st.booleans(), st.sampled_from([0.0, 0.5]))
 def test_motions_keep_lengths_and_mirror_only_if_asked(seed, permute, mirror, std):
     rng = np.random.default_rng(seed)
@@ -127,6 +128,7 @@ def test_partial_inputs_lack_classes_and_targets_do_not(folder):
     assert np.flatnonzero(one(folder, shown, fixed=True)[0]["input_class_mask"]).tolist() == [1, 2]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 6), st.integers(0, 5))
 def test_at_least_one_present_class_stays(seed, num, remove):
     present = tuple(range(1, num + 1))
