@@ -95,7 +95,7 @@ def compare(label_map, case, count, rng, seconds, total) -> None:
     )
     full = spent * total
     print(
-        f"trimesh, scaled to all points and classes: {full:.0f} CPU s, {full / seconds:.0f} x as long"
+        f"trimesh, scaled to all points and classes: {full:.0f} CPU s, {full / seconds:.0f} x ours"
     )
 
 
