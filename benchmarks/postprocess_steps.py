@@ -2,6 +2,7 @@
 
 python -m benchmarks.postprocess_steps                     # seconds, one volume of 320^3
 python -m benchmarks.postprocess_steps --gains --seeds 3   # gains on 12 phantoms of 128^3
+python -m benchmarks.postprocess_steps --write DIR         # 9 of them as predictions to tune on
 
 The timed volume is a damaged phantom of 128^3, mirrored to size: as many sheets, holes and specks a
 voxel as a real prediction. Steps run on p > 0.5 without dust; seconds are the second of two runs
@@ -20,6 +21,8 @@ from hydra.utils import instantiate
 
 from benchmarks.winding_cases import phantom_case
 from benchmarks.winding_scores import HARD
+from vesuvius.data.tiff import write_tiff
+from vesuvius.inference.store import PredictionWriter
 from vesuvius.metrics import competition_score
 from vesuvius.postprocess.chain import ChainPostprocess, run_step
 from vesuvius.postprocess.steps.dust import RemoveDust
@@ -142,15 +145,36 @@ def gain_rows(seeds, only):
         )
 
 
+def write_folder(folder):
+    """Write DIR/oof/<id>.zarr, DIR/labels/<id>.tif and DIR/train.csv (a preset is a "scroll")."""
+    table = ["id,scroll_id"]
+    (folder / "labels").mkdir(parents=True, exist_ok=True)
+    for preset in PHANTOMS[:3]:
+        for seed in range(3):
+            case, label = phantom_case(preset, seed=seed, condition=HARD)
+            name = f"{preset}_hard_{seed}"
+            with PredictionWriter(
+                folder / "oof", name, shape_zyx=label.shape, outputs=("probability",)
+            ) as writer:
+                stored = np.rint(case.probability * 255).astype(np.uint8)
+                writer.arrays["probability"][...] = stored
+            write_tiff(folder / "labels" / f"{name}.tif", label)
+            table.append(f"{name},{preset}")
+    (folder / "train.csv").write_text("\n".join(table) + "\n", encoding="utf-8")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--gains", action="store_true")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--write", type=Path, metavar="DIR")
     parser.add_argument("--only", nargs="+", help="names of steps (and presets)")
     arguments = parser.parse_args()
-    if arguments.gains:
+    if arguments.write is not None:
+        write_folder(arguments.write)
+    elif arguments.gains:
         gain_rows(arguments.seeds, arguments.only)
     else:
         speed_rows(arguments.size, arguments.threads, arguments.only)
