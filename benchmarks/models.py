@@ -35,6 +35,15 @@ OURS: dict[str, tuple[str, dict[str, Any]]] = {
     "transunet": ("transunet.TransUNet3D", {"num_levels": 4, "norm": "group"}),
     "transunet_published": ("transunet.TransUNet3D", {"normals_head": False}),
     "unetr_pp": ("unetr_pp.UNETRPlusPlus", {"norm": "group"}),
+    "primus_s": ("primus.Primus3D", {}),
+    "resenc_s": (
+        "resenc.ResEncSurface",
+        {
+            "features_per_stage": [16, 32, 64, 128, 160],
+            "blocks_per_stage": [1, 2, 2, 2, 2],
+            "strides_zyx": [[1, 1, 1], [2, 2, 2], [1, 2, 2], [2, 2, 2], [1, 2, 2]],
+        },
+    ),
 }
 PEERS = ("monai_segresnet", "monai_swinunetr", "monai_unetr")
 KERAS = {
@@ -52,7 +61,7 @@ PAIRS = {  # the same architecture at the same settings
 ALL = (  # the same architecture side by side
     "segformer_published", "medicai_segformer", "segformer", "dual_head_unet", *PEERS, "upernet",
     "transunet", "unetr_pp", "medicai_unetr_pp", "upernet_published", "medicai_upernet",
-    "transunet_published", "medicai_transunet",
+    "transunet_published", "medicai_transunet", "primus_s", "resenc_s",
 )  # fmt: skip
 
 

@@ -162,7 +162,7 @@ def data_share() -> None:
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable, "train.py", "data.num_workers=2", "trainer.max_epochs=2",
-            "data.samples_per_volume=16", "callbacks=[speed]", "metrics=none",
+            "data.samples_per_volume=6", "callbacks=[speed]", "metrics=none",
             "optimized_metric=null", "trainer.limit_val_batches=0", f"hydra.run.dir={folder}/run",
             f"paths.data_dir={folder}", "trainer.enable_progress_bar=false",
         ]  # fmt: skip
