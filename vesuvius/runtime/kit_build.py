@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from vesuvius import __version__
@@ -107,7 +109,7 @@ def postprocess_config(name: str, overrides: Sequence[str]) -> Mapping[str, Any]
     """Return the post-processing as plain values, None for "none".
 
     Raises:
-        ConfigError: neither an option nor a readable YAML file with `_target_`.
+        ConfigError: neither an option nor a YAML file with `_target_`, or it cannot be built.
     """
     if name.endswith((".yaml", ".yml")):
         if not Path(name).is_file():
@@ -121,6 +123,10 @@ def postprocess_config(name: str, overrides: Sequence[str]) -> Mapping[str, Any]
         node = compose_config("infer", [f"postprocess={name}", *overrides]).postprocess
     if node is None:
         return None
+    try:
+        instantiate(node, _convert_="all")
+    except InstantiationException as error:  # better now than where there is no network
+        raise ConfigError(f"{name} (--postprocess): {str(error).strip()}") from error
     plain = OmegaConf.to_container(node, resolve=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}

@@ -216,9 +216,12 @@ def test_bad_arguments(tmp_path, options, text):
 
 def test_postprocess_from_a_file_or_none(tmp_path):
     file = tmp_path / "tuned.yaml"
-    file.write_text("_target_: a.B\nthreshold: 0.5\n")
+    target = "vesuvius.postprocess.threshold.ThresholdPostprocess"
+    file.write_text(f"_target_: {target}\nthreshold: 0.5\n")
     found = postprocess_config(str(file), ["postprocess.threshold=0.3"])
-    assert found == {"_target_": "a.B", "threshold": 0.3}
+    assert found == {"_target_": target, "threshold": 0.3}
+    with pytest.raises(ConfigError, match="threshold"):
+        postprocess_config(str(file), ["postprocess.threshold=3"])
     assert postprocess_config("none", []) is None
     file.write_text("threshold: 0.5\n")
     with pytest.raises(ConfigError, match="_target_"):
