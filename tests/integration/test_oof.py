@@ -11,7 +11,12 @@ from vesuvius.inference.store import load_prediction
 
 pytestmark = pytest.mark.slow
 
-QUICK = (*TINY, "trainer.max_epochs=1", "callbacks=[checkpoint]")
+QUICK = (
+    *TINY,
+    "trainer.max_epochs=1",
+    "callbacks=[checkpoint]",
+    "optimized_metric=val/proxy/score",
+)
 
 
 def test_cross_validation_from_file_to_scores(prepared, run_train, run_infer, tmp_path, capsys):
