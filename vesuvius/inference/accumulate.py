@@ -117,6 +117,7 @@ class SlabAccumulator:
         device: where the sums live.
         moments: figures to add to.
         threshold: probability above which a voxel counts as mask in `moments`.
+        z_start: start of the first layer of windows.
     """
 
     def __init__(
@@ -130,6 +131,7 @@ class SlabAccumulator:
         device: torch.device,
         moments: Moments,
         threshold: float,
+        z_start: int = 0,
     ) -> None:
         self._axes, self._y, self._x = axes, y_range, x_range
         self._names = [name for name in CHANNELS if name in outputs]
@@ -148,11 +150,11 @@ class SlabAccumulator:
         ).to(device)
         self._buffers = {
             name: PlaneBuffer(
-                outputs[name], slice(*y_range), slice(*x_range), _z_step(outputs[name])
+                outputs[name], slice(*y_range), slice(*x_range), _z_step(outputs[name]), z_start
             )
             for name in self._names
         }
-        self._z0 = 0
+        self._z0 = z_start
 
     def add(self, y0: int, x0: int, window: Mapping[str, Tensor]) -> None:
         """Add one window of the current layer: name -> (c, z, y, x) on the accumulator's device."""

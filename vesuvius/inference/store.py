@@ -58,7 +58,7 @@ def finished_prediction(
         _LOG.warning("%s is not a readable prediction (%s); it is made again", path, error)
         return False
     stored = attributes.get(ATTRIBUTE)
-    if isinstance(stored, Mapping) and stored.get("settings") == _plain(settings):
+    if isinstance(stored, Mapping) and stored.get("settings") == plain_json(settings):
         return True
     _LOG.info("%s was made with other settings; it is made again", path)
     return False
@@ -106,8 +106,8 @@ class PredictionWriter:
             "format_version": FORMAT_VERSION,
             "stored_max": {name: STORED_MAX[name] for name in self._names},
             "value": "stored / stored_max; normals ordered nz, ny, nx",
-            "settings": _plain(settings or {}),
-            "provenance": _plain(provenance or {}),
+            "settings": plain_json(settings or {}),
+            "provenance": plain_json(provenance or {}),
         }
         self.arrays: dict[str, OutputArray] = {}
         self._group: zarr.Group | None = None
@@ -132,7 +132,7 @@ class PredictionWriter:
 
     def finish(self, report: Report) -> None:
         """Record the figures of the run with the prediction."""
-        self._attributes["report"] = _plain(report)
+        self._attributes["report"] = plain_json(report)
 
     def __exit__(
         self,
@@ -144,7 +144,7 @@ class PredictionWriter:
             if kind is None and self._group is not None:
                 with storage_errors(self.path):
                     self._group.attrs[ATTRIBUTE] = self._attributes
-                    _replace_folder(self._partial, self.path)
+                    replace_folder(self._partial, self.path)
         finally:
             shutil.rmtree(self._partial, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in WRITE_ERRORS:
@@ -186,8 +186,18 @@ def load_prediction(
     return values(PROBABILITY), values(NORMALS) if NORMALS in arrays else None
 
 
-def write_mask(path: str | os.PathLike[str], mask: ByteVolume) -> Path:
+def write_mask(
+    path: str | os.PathLike[str],
+    mask: ByteVolume,
+    *,
+    provenance: Mapping[str, Any] | None = None,
+) -> Path:
     """Write a (z, y, x) mask as an LZW TIFF of uint8 in {0, 1}, under a temporary name first.
+
+    Args:
+        path: file to write.
+        mask: (z, y, x), 0 and 1.
+        provenance: written as JSON into the image description, key "vesuvius".
 
     Raises:
         VolumeFormatError: not 3-D, or values other than 0 and 1.
@@ -204,6 +214,7 @@ def write_mask(path: str | os.PathLike[str], mask: ByteVolume) -> Path:
             f"{array.max()}; threshold the probability first"
         )
         raise VolumeFormatError(msg)
+    facts = {} if provenance is None else {ATTRIBUTE: plain_json(provenance)}
     partial = target.with_name(target.name + ".partial")
     try:
         with storage_errors(target):
@@ -214,7 +225,7 @@ def write_mask(path: str | os.PathLike[str], mask: ByteVolume) -> Path:
                 compression="lzw",
                 photometric="minisblack",
                 bigtiff=array.size >= 2**31,
-                metadata={"axes": "ZYX"},
+                metadata={"axes": "ZYX", **facts},
             )
             partial.replace(target)
     finally:
@@ -229,7 +240,7 @@ def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> Path
     try:
         with storage_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(_plain(content), indent=2) + "\n", encoding="utf-8")
+            partial.write_text(json.dumps(plain_json(content), indent=2) + "\n", encoding="utf-8")
             partial.replace(target)
     finally:
         _drop(partial)
@@ -260,7 +271,7 @@ def _drop(partial: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _replace_folder(source: Path, target: Path) -> None:
+def replace_folder(source: Path, target: Path) -> None:
     """Rename a folder into place; an older one there steps aside first."""
     old = target.with_name(target.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
@@ -270,14 +281,14 @@ def _replace_folder(source: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _plain(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
     """Return a copy of JSON types only, so that what is stored compares equal to what is read."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain_json(item) for item in value]
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return plain_json(value.item())
     if isinstance(value, float):
         return value if np.isfinite(value) else None
     if value is None or isinstance(value, (str, int, bool)):
