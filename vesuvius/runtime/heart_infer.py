@@ -23,6 +23,7 @@ from vesuvius.inference.store import write_json
 from vesuvius.metrics.heart.labels import class_overlap, inside_overlap
 from vesuvius.metrics.heart.surfaces import class_surfaces
 from vesuvius.models.vecset.field import FieldNetwork
+from vesuvius.pictures.heart_slices import draw_heart_slices
 from vesuvius.pictures.hearts import draw_hearts
 from vesuvius.runtime.heart_mesh import write_class_meshes
 from vesuvius.runtime.run_folder import RunFolder
@@ -112,8 +113,8 @@ def infer_hearts(
 ) -> list[Report]:
     """Predict every heart and return its report; one that fails is named, the others go on.
 
-    `<id>_labels.nii.gz`, `<id>_<class>.ply`, `<id>.png` and `<id>.json` go to `out_dir`; a NIfTI
-    input also leaves its prepared case `<id>.npz` there.
+    `<id>_labels.nii.gz`, `<id>_<class>.ply`, `<id>.png`, `<id>_slices.png` and `<id>.json` go to
+    `out_dir`; a NIfTI input also leaves its prepared case `<id>.npz` there.
 
     Args:
         run_dir: folder of a training run.
@@ -278,6 +279,9 @@ def write_results(
         rows = [("prediction", prediction.labels)]
         if grid.truth is not None:
             rows.insert(0, ("input labels", grid.truth))
+            slices = out_dir / f"{case.case_id}_slices.png"
+            draw_heart_slices(grid.truth, prediction.labels, slices, class_names=names)
+            files.append(slices.name)
         picture = out_dir / f"{case.case_id}.png"
         draw_hearts(rows, names, picture)
         files.append(picture.name)

@@ -116,7 +116,7 @@ def test_report_has_scores_in_mm_and_names_its_files(results):
     assert report["hd95_mm_core"] == pytest.approx(1.6, abs=0.8)
     assert "dice_other" not in report
     assert all((results / name).is_file() for name in report["files"])
-    assert "ball.png" in report["files"]
+    assert {"ball.png", "ball_slices.png"} <= set(report["files"])
 
 
 def test_a_case_on_a_coarser_grid_without_meshes(run_dir, results, tmp_path):
