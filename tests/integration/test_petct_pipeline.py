@@ -27,7 +27,6 @@ NETWORK = (
     "trainer.enable_progress_bar=false",
     "callbacks=[speed,memory,curves,ema,checkpoint,emergency]",
     "callbacks.periodic.every_n_epochs=1",
-    "+callbacks.periodic.mode=max",  # the state of `last` has every_n_epochs=1 too
 )
 PHANTOM = (
     "experiment=petct_cocoseg_tiny",
