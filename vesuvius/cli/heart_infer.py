@@ -40,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predict all hearts; print a table of the scores; return 0."""
-    from vesuvius.runtime.heart_infer import HeartInferOptions, find_inputs, infer_hearts
+    from vesuvius.runtime.heart_infer import HeartInferOptions, infer_hearts
+    from vesuvius.runtime.heart_inputs import find_inputs
     from vesuvius.runtime.quiet import quiet
 
     quiet()
