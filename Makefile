@@ -7,7 +7,7 @@ DEMO ?= demo
 REAL ?= ../shared/data/real_ct128
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-short real test test-all lint format types notebooks bench docs ci clean clean-demo
+.PHONY: help install demo demo-short real test test-all test-slurm lint format types notebooks bench docs ci clean clean-demo
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,7 +49,10 @@ test: $(STAMP) ## the test suite, at most 5 minutes
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-all: $(STAMP) ## with the slow and the two-process tests
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not gpu"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not gpu and not slurm"
+
+test-slurm: $(STAMP) ## a sweep and a preempted job on a real SLURM (CI=true installs one), about 5 minutes
+	$(BIN)/python -m pytest -m slurm tests/slurm
 
 lint: $(STAMP) ## ruff, import contracts, notebook outputs
 	$(BIN)/ruff check .

@@ -28,8 +28,8 @@ class SlurmRequeue(Callback):
 
     Args:
         folder: of the run; named in the log.
-        on_sigterm: requeue after SIGTERM as well. SLURM sends it before a preemption, after which
-            it requeues by itself (`--requeue`), and at `scancel`, after which nobody wants it.
+        on_sigterm: requeue after every SIGTERM. SLURM sends it at a preemption, which is told
+            apart and requeued anyway, and at `scancel`, after which nobody wants it.
     """
 
     def __init__(self, *, folder: str, on_sigterm: bool = False) -> None:
@@ -57,11 +57,12 @@ class SlurmRequeue(Callback):
     ) -> None:
         """Requeue from rank zero if a signal ended the training."""
         del pl_module
-        wanted = self._requested or (self.on_sigterm and isinstance(exception, SIGTERMException))
         job = job_id(os.environ)
-        if not wanted or job is None or trainer.state.fn != TrainerFn.FITTING:
+        if job is None or trainer.state.fn != TrainerFn.FITTING or not trainer.is_global_zero:
             return
-        if trainer.is_global_zero and requeue(job):
+        terminated = isinstance(exception, SIGTERMException)
+        wanted = self._requested or (terminated and (self.on_sigterm or is_preempted(job)))
+        if wanted and requeue(job):
             log.warning("SLURM job %s is back in the queue; it goes on in %s", job, self.folder)
 
 
@@ -70,6 +71,26 @@ def job_id(environment: Mapping[str, str]) -> str | None:
     array, task = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
     name = f"{array}_{task}" if array and task else environment.get("SLURM_JOB_ID", "")
     return name if re.fullmatch(r"\d+(_\d+)?", name) else None
+
+
+def is_preempted(job: str) -> bool:
+    """Return whether SLURM is taking the job's place for another one.
+
+    A job that leaves within the partition's grace time counts as completed: SLURM requeues only
+    what it had to kill, so a run that saves and leaves in time has to requeue itself.
+    """
+    try:
+        done = subprocess.run(
+            ["scontrol", "show", "job", job],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    found = re.search(r"\bPreemptTime=(\S+)", done.stdout)
+    return found is not None and found[1] not in ("None", "N/A", "Unknown")
 
 
 def requeue(job: str) -> bool:
