@@ -23,6 +23,7 @@ COMMANDS = (
     "score",
     "tune",
     "submit",
+    "info",
     "kit",
     "kit-run",
     "winding",

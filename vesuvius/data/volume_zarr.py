@@ -111,7 +111,7 @@ def _store(path: Path | str, remote: RemoteSettings | None) -> Any:
 def _pick_array(
     group: Any, array: str | None, level: int, path: Path | str
 ) -> tuple[str, VoxelSize]:
-    names = sorted(name for name, _ in group.arrays())
+    names = _array_names(group, array, path)
     if level != 0:
         raise ConfigError(f"{path}: level={level}, but the group is no OME-Zarr multiscale")
     size = group.attrs.asdict().get("voxel_size_zyx_um")
@@ -128,6 +128,19 @@ def _pick_array(
             "OME-Zarr multiscales"
         )
     return names[0], voxel_size
+
+
+def _array_names(group: Any, array: str | None, path: Path | str) -> list[str]:
+    """Return the arrays of a group; of a URL, which cannot be listed, the one that is wanted."""
+    if isinstance(path, Path):
+        return sorted(name for name, _ in group.arrays())
+    wanted = array or "image"
+    if wanted not in group:
+        raise VolumeFormatError(
+            f"{path}: is no OME-Zarr multiscale and has no array {wanted!r}; give the URL of the "
+            "array itself"
+        )
+    return [wanted]
 
 
 def _multiscales(attributes: dict[str, Any]) -> dict[str, Any] | None:

@@ -15,8 +15,9 @@ from rich.progress import Progress as Bar
 from rich.progress import TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import nn
 
-from vesuvius import __version__
 from vesuvius.data.prior import ImageWithPrior, PriorReader
+from vesuvius.data.region import RegionView
+from vesuvius.data.remote import RemoteSettings, as_source
 from vesuvius.data.sources import list_volumes
 from vesuvius.data.volume import Volume
 from vesuvius.errors import ConfigError, VesuviusError
@@ -29,6 +30,7 @@ from vesuvius.inference import (
     write_mask,
 )
 from vesuvius.inference.accumulate import NORMALS, PROBABILITY
+from vesuvius.inference.block_store import remove_leftovers
 from vesuvius.inference.store import load_prediction, prediction_path, write_json
 from vesuvius.runtime.ensemble import (
     build_ensemble,
@@ -36,29 +38,15 @@ from vesuvius.runtime.ensemble import (
     common_volume_ids,
     find_members,
 )
+from vesuvius.runtime.infer_blocks import is_large, predict_in_blocks, use_blocks
+from vesuvius.runtime.infer_facts import model_facts, provenance
 from vesuvius.runtime.memory_errors import inference_memory
 from vesuvius.runtime.nnunet_predict import NnunetInference, nnunet_inference
-from vesuvius.runtime.provenance import git_commit
 from vesuvius.runtime.results import Results
 from vesuvius.runtime.run_folder import file_hash
 from vesuvius.types import Postprocess, Report
 
 log = logging.getLogger(__name__)
-
-
-class SlicedVolume:
-    """A `Volume` that reads like an array: `image[z0:z1, y0:y1, x0:x1]`."""
-
-    def __init__(self, volume: Volume) -> None:
-        self._volume = volume
-        self.shape = volume.shape_zyx
-        self.dtype = volume.dtype
-
-    def __getitem__(self, key: tuple[slice, slice, slice]) -> Any:
-        """Return the box of three slices with step 1."""
-        bounds = [part.indices(size) for part, size in zip(key, self.shape, strict=True)]
-        (z0, z1, _), (y0, y1, _), (x0, x1, _) = bounds
-        return self._volume.read((z0, y0, x0), (z1, y1, x1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +62,7 @@ class Job:
     outputs: tuple[str, ...] = (PROBABILITY, NORMALS)
     nnunet: NnunetInference | None = None
     prior: Path | None = None
+    models: tuple[Mapping[str, str], ...] = ()
 
 
 def infer(cfg: DictConfig) -> float | None:
@@ -116,9 +105,12 @@ def infer(cfg: DictConfig) -> float | None:
     return score
 
 
-def find_volumes(cfg: DictConfig) -> dict[str, Path]:
-    """Return id -> path of what `volume`, `split` and `max_volumes` name."""
-    volumes = list_volumes(Path(cfg.volume))
+def find_volumes(cfg: DictConfig) -> dict[str, Path | str]:
+    """Return id -> path or URL of what `volume`, `split` and `max_volumes` name."""
+    source = as_source(str(cfg.volume))
+    if isinstance(source, str):
+        return {Volume(source).name: source}
+    volumes: dict[str, Path | str] = {**list_volumes(source)}
     if cfg.split is not None:
         wanted = common_volume_ids(find_members(cfg.run_dir, cfg.checkpoint), cfg.split)
         missing = sorted(set(wanted) - set(volumes))
@@ -176,6 +168,7 @@ def make_job(cfg: DictConfig) -> Job:
         outputs=min(outputs, key=len),
         prior=None if cfg.prior is None else Path(cfg.prior),
         nnunet=imported,
+        models=tuple(model_facts(members, hashes)),
     )
 
 
@@ -199,56 +192,132 @@ def stored_outputs(network: nn.Module) -> tuple[str, ...]:
     return (PROBABILITY, NORMALS) if NORMALS in heads else (PROBABILITY,)
 
 
+def open_image(cfg: DictConfig, path: Path | str) -> RegionView:
+    """Return the volume at a path or URL, or the level and region of it that `cfg` selects."""
+    remote = RemoteSettings(**{str(key): value for key, value in cfg.remote.items()})
+    return RegionView(Volume(path, level=cfg.level, remote=remote), cfg.region_zyx)
+
+
+def volume_settings(job: Job, path: Path | str, image: RegionView) -> dict[str, Any]:
+    """Return what decides the prediction of one volume, as compared on resume."""
+    settings = {**job.settings, "source": str(path), "shape_zyx": list(image.shape)}
+    if job.cfg.level:
+        settings["level"] = job.cfg.level
+    if not image.whole:
+        settings["origin_zyx"] = list(image.origin_zyx)
+    for key in ("air_max", "mask"):
+        if job.cfg[key] is not None:
+            settings[key] = job.cfg[key]
+    return settings
+
+
 def handle_volume(
-    job: Job, volume_id: str, path: Path, report: RunReport, results: Results, show: Any
+    job: Job, volume_id: str, path: Path | str, report: RunReport, results: Results, show: Any
 ) -> None:
     """Predict one volume (unless done), write its masks, hand them to the results."""
-    volume = Volume(path)
-    image = SlicedVolume(volume)
-    settings = {**job.settings, "source": str(path), "shape_zyx": list(image.shape)}
+    image = open_image(job.cfg, path)
+    settings = volume_settings(job, path, image)
+    facts = provenance(job.cfg, models=job.models, settings=settings, image=image)
     if finished_prediction(job.out_dir, volume_id, settings):
+        remove_leftovers(job.out_dir, volume_id)
         report.add_skipped(volume_id)
+    elif use_blocks(job.cfg, image):
+        figures = predict_blockwise(job, volume_id, image, settings, facts, show)
+        report.add(volume_id, figures)
+        if not figures["finished"]:
+            log.info("%s: other processes still write blocks; the last one finishes it", volume_id)
+            return
     else:
-        prediction = predict_one(job, volume_id, image, settings, show)
+        prediction = predict_one(job, volume_id, image, settings, facts, show)
         report.add(volume_id, prediction.report)
+    if is_large(job.cfg, image):
+        log.info(
+            "%s: larger than whole_voxels, so no mask is written; `vesuvius winding %s --out ...` "
+            "solves it in blocks",
+            *(volume_id, prediction_path(job.out_dir, volume_id)),
+        )
+        return
+    write_masks(job, volume_id, path, image, facts, results)
+
+
+def write_masks(
+    job: Job,
+    volume_id: str,
+    path: Path | str,
+    image: RegionView,
+    facts: Mapping[str, Any],
+    results: Results,
+) -> None:
+    """Post-process one stored prediction, write its masks, hand them to the results."""
     probability, normals = load_prediction(prediction_path(job.out_dir, volume_id))
     threshold_mask = (probability > job.cfg.threshold).astype(np.uint8)
-    write_mask(job.out_dir / "threshold" / f"{volume_id}_mask.tif", threshold_mask)
+    write_mask(
+        job.out_dir / "threshold" / f"{volume_id}_mask.tif", threshold_mask, provenance=facts
+    )
     mask, figures = threshold_mask, Report()
     if job.postprocess is not None:
         start = time.perf_counter()
         result = job.postprocess(probability, normals)
         mask, figures = result.mask, dict(result.report)
         figures["postprocess_s"] = time.perf_counter() - start
-    write_mask(job.out_dir / f"{volume_id}_mask.tif", mask)
-    write_json(
-        job.out_dir / f"{volume_id}_mask.json",
-        {
-            "settings": settings,
-            "postprocess": OmegaConf.to_container(job.cfg.postprocess, resolve=True)
-            if job.cfg.postprocess
-            else None,
-            "figures": figures,
-            "run_dir": str(job.cfg.run_dir),
-            "vesuvius": __version__,
-            "git_commit": git_commit(),
-        },
+    steps = (
+        OmegaConf.to_container(job.cfg.postprocess, resolve=True) if job.cfg.postprocess else None
     )
-    results.add(volume_id, path, image, probability, {"threshold": threshold_mask, "final": mask})
+    facts = {**facts, "postprocess": steps}
+    write_mask(job.out_dir / f"{volume_id}_mask.tif", mask, provenance=facts)
+    write_json(job.out_dir / f"{volume_id}_mask.json", {**facts, "figures": figures})
+    truth = path if job.cfg.level == 0 and isinstance(path, Path) else None
+    masks = {"threshold": threshold_mask, "final": mask}
+    results.add(volume_id, truth, image, probability, masks, region=image.slices)
     if not job.cfg.save_probability:
         remove_prediction(job.out_dir, volume_id)
 
 
-def with_prior(image: SlicedVolume, prior: Path, volume_id: str) -> ImageWithPrior:
+def predict_blockwise(
+    job: Job,
+    volume_id: str,
+    image: RegionView,
+    settings: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    show: Any,
+) -> Report:
+    """Predict what is missing of one volume's block store."""
+    if job.nnunet is not None or job.prior is not None:
+        raise ConfigError(
+            "blocks=true does not go with imported nnU-Net models or second stages (prior); use "
+            "blocks=false and a region_zyx that fits into memory"
+        )
+    with inference_memory(job.roi_zyx, job.cfg.batch_size):
+        return predict_in_blocks(
+            job.cfg,
+            job.predict,
+            volume_id,
+            image,
+            roi_zyx=job.roi_zyx,
+            outputs=job.outputs,
+            settings=settings,
+            provenance=facts,
+            show=show,
+        )
+
+
+def with_prior(image: RegionView, prior: Path, volume_id: str) -> ImageWithPrior:
     """Return the image and its former prediction as one volume of two channels."""
     reader = PriorReader(prior, volume_id, shape_zyx=image.shape, dtype=image.dtype)
     return ImageWithPrior(image, reader)
 
 
 def predict_one(
-    job: Job, volume_id: str, image: SlicedVolume, settings: Mapping[str, Any], show: Any
+    job: Job,
+    volume_id: str,
+    image: RegionView,
+    settings: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    show: Any,
 ) -> VolumePrediction:
     """Stream one volume's prediction into its store; nothing is left after a failure."""
+    if job.cfg.mask is not None or job.cfg.air_max is not None:
+        raise ConfigError("mask and air_max are for block inference: give blocks=true with them")
     with (
         inference_memory(job.roi_zyx, job.cfg.batch_size),
         PredictionWriter(
@@ -257,6 +326,7 @@ def predict_one(
             shape_zyx=image.shape,
             outputs=job.outputs,
             settings=settings,
+            provenance=facts,
         ) as writer,
     ):
         if job.nnunet is not None:

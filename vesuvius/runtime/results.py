@@ -35,13 +35,26 @@ class Results:
     def add(
         self,
         volume_id: str,
-        path: Path,
+        path: Path | None,
         image: Any,
         probability: FloatVolume,
         masks: dict[str, ByteVolume],
+        *,
+        region: tuple[slice, slice, slice] | None = None,
     ) -> None:
-        """Score the masks if the volume has labels; draw a picture if wanted."""
-        label = read_label(path)
+        """Score the masks if the volume has labels; draw a picture if wanted.
+
+        Args:
+            volume_id: its name.
+            path: of a prepared volume, whose label is read; None if there is none.
+            image: (z, y, x), sliceable.
+            probability: in [0, 1].
+            masks: by kind, "threshold" and "final".
+            region: part of the label that the masks cover; None if all of it.
+        """
+        label = None if path is None else read_label(path)
+        if label is not None and region is not None:
+            label = label[region]
         if label is not None and not (label == BACKGROUND).any():
             log.info("%s: the label marks no background, so nothing can be scored", volume_id)
             label = None

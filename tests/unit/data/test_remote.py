@@ -126,6 +126,14 @@ def test_metadata_that_cannot_be_read_or_is_not_there(tmp_path, server):
         open_volume(f"{server.url}/v.zarr", remote=FAST)
 
 
+def test_groups_are_read_without_listing_them(tmp_path, server):
+    zarr.create_group(tmp_path / "v.zarr").create_array("image", data=VOLUME)
+    found = open_volume(f"{server.url}/v.zarr", remote=FAST).read_all()
+    np.testing.assert_array_equal(found, VOLUME)
+    with pytest.raises(VolumeFormatError, match=r"no array 'label'; give the URL of the array"):
+        open_volume(f"{server.url}/v.zarr", array="label", remote=FAST)
+
+
 def test_what_counts_as_a_url(tmp_path):
     assert is_remote("s3://bucket/scroll.zarr")
     assert not is_remote("C:/scans/a.zarr")
