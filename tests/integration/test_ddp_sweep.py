@@ -52,3 +52,19 @@ def test_a_search_of_two_processes_each(tmp_path, prepared):
         assert run["config"]["optimizer"]["lr"] == float(trial["optimizer.lr"])
         result = json.loads((folder / trial["trial"] / "result.json").read_text())
         assert result["objective"] == float(trial["value"])
+
+
+def test_two_jobs_at_a_time(tmp_path):
+    """The joblib launcher: each job makes sure of the phantom by itself, in a worker process."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    command = [sys.executable, "train.py", "-m", "hydra/launcher=joblib_2", *TINY[1:]]
+    command += ["data=surface_phantom", "data.shape_zyx=[40,48,48]", "data.num_volumes=2"]
+    command += ["data.val_share=0.5", f"data.folder={tmp_path / 'data'}", "trainer.max_epochs=1"]
+    command += ["callbacks=[volume_validation,checkpoint]", "optimizer.lr=0.001,0.002"]
+    command += [f"hydra.sweep.dir={tmp_path / 'sweep'}", f"paths.log_dir={tmp_path / 'logs'}"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for job in ("0", "1"):
+        assert (tmp_path / "sweep" / job / "result.json").is_file()

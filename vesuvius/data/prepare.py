@@ -328,5 +328,11 @@ def _voxel_sizes(image: Volume, options: PrepareOptions) -> list[float] | None:
 
 
 def default_jobs() -> int:
-    """Return the number of usable cores."""
+    """Return the number of usable cores; 1 in a worker process.
+
+    A pool inside a job of the joblib launcher cannot start: its processes look for a main module
+    that is not there.
+    """
+    if multiprocessing.current_process().name != "MainProcess":
+        return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from vesuvius.data.exclusive import exclusive
 from vesuvius.data.phantom_files import write_kaggle_phantom
 from vesuvius.data.prepare import PrepareOptions, default_jobs, prepare_all
 from vesuvius.data.sources import find_items
@@ -77,18 +78,21 @@ class SurfacePhantomDataModule(SurfaceDataModule):
 
     def prepare_data(self) -> None:
         """Make what is missing; Lightning calls it in one process only."""
-        jobs = default_jobs()
-        log.info("phantom: %d volumes of %s in %s", self.num_volumes, self.shape_zyx, self.folder)
-        write_kaggle_phantom(
-            self.folder / "kaggle",
-            num_train=self.num_volumes,
-            num_test=0,
-            shape_zyx=self.shape_zyx,
-            seed=self.phantom_seed,
-            num_jobs=jobs,
-        )
-        items = find_items(self.folder / "kaggle")
-        outcomes = prepare_all(items, self.folder / "prepared", PrepareOptions(), num_jobs=jobs)
-        failed = [outcome for outcome in outcomes if outcome.status == "failed"]
-        if failed:
-            raise StorageError(f"{failed[0].item.volume_id}: {failed[0].error}")
+        with exclusive(self.folder):
+            jobs = default_jobs()
+            log.info(
+                "phantom: %d volumes of %s in %s", self.num_volumes, self.shape_zyx, self.folder
+            )
+            write_kaggle_phantom(
+                self.folder / "kaggle",
+                num_train=self.num_volumes,
+                num_test=0,
+                shape_zyx=self.shape_zyx,
+                seed=self.phantom_seed,
+                num_jobs=jobs,
+            )
+            items = find_items(self.folder / "kaggle")
+            outcomes = prepare_all(items, self.folder / "prepared", PrepareOptions(), num_jobs=jobs)
+            failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+            if failed:
+                raise StorageError(f"{failed[0].item.volume_id}: {failed[0].error}")

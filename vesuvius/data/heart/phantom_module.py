@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from vesuvius.data.exclusive import exclusive
 from vesuvius.data.heart.datamodule import Classes, HeartDataModule
 from vesuvius.data.heart.phantom import HeartPhantomSettings
 from vesuvius.data.heart.phantom_files import write_heart_phantoms
@@ -110,17 +111,20 @@ class HeartPhantomDataModule(HeartDataModule):
 
     def prepare_data(self) -> None:
         """Make what is missing; Lightning calls it in one process only."""
-        log.info("phantom: %d hearts %s in %s", self.num_hearts, self.settings.shape, self.folder)
-        made = write_heart_phantoms(
-            self.folder / "labels",
-            count=self.num_hearts,
-            seed=self.phantom_seed,
-            settings=self.settings,
-        )
-        sources = [path for path, _ in made]
-        outcomes = prepare_hearts(
-            sources, self.folder / "cases", self.options, file_workers=default_jobs()
-        )
-        failed = [outcome for outcome in outcomes if outcome.status == "failed"]
-        if failed:
-            raise StorageError(f"{failed[0].source}: {failed[0].error}")
+        with exclusive(self.folder):
+            log.info(
+                "phantom: %d hearts %s in %s", self.num_hearts, self.settings.shape, self.folder
+            )
+            made = write_heart_phantoms(
+                self.folder / "labels",
+                count=self.num_hearts,
+                seed=self.phantom_seed,
+                settings=self.settings,
+            )
+            sources = [path for path, _ in made]
+            outcomes = prepare_hearts(
+                sources, self.folder / "cases", self.options, file_workers=default_jobs()
+            )
+            failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+            if failed:
+                raise StorageError(f"{failed[0].source}: {failed[0].error}")

@@ -8,6 +8,7 @@ from typing import Any
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from vesuvius.data.exclusive import exclusive
 from vesuvius.data.petct.dataset import PETCTDataset, PETCTSample, collate_petct, read_mask
 from vesuvius.data.petct.layout import Triple, check_sizes, find_triples, merge
 from vesuvius.data.petct.phantom import PhantomSettings
@@ -222,13 +223,14 @@ class PETCTPhantomDataModule(PETCTDataModule):
 
     def prepare_data(self) -> None:
         """Draw what is missing; Lightning calls it in one process only."""
-        write_phantom(
-            self.root,
-            num_patients=self.num_patients,
-            slices_per_patient=self.slices_per_patient,
-            settings=self.settings,
-            seed=self.phantom_seed,
-        )
+        with exclusive(self.root):
+            write_phantom(
+                self.root,
+                num_patients=self.num_patients,
+                slices_per_patient=self.slices_per_patient,
+                settings=self.settings,
+                seed=self.phantom_seed,
+            )
 
 
 def check_some_lesion(triples: Sequence[Triple], root: Path) -> None:
