@@ -17,6 +17,9 @@ _DECISIVE = (
     *("overlap", "batch_size", "tta", "precision", "device", "threshold", "air_max", "mask"),
 )
 
+_NOT_THE_WORK = ("out_dir", "rank", "world_size")
+"""Keys that differ between processes or calls which make the same bytes."""
+
 
 def model_facts(members: Sequence[Member], hashes: Sequence[str]) -> list[dict[str, str]]:
     """Return run folder, checkpoint, its hash and the network's class of every member."""
@@ -69,7 +72,8 @@ def provenance(
 def command(cfg: DictConfig) -> str:
     """Return the command line of this call, as it was typed if Hydra knows, else as it decides."""
     if HydraConfig.initialized():
-        words = [text for text in HydraConfig.get().overrides.task if text[:8] != "out_dir="]
+        typed = HydraConfig.get().overrides.task
+        words = [text for text in typed if text.split("=")[0].lstrip("+") not in _NOT_THE_WORK]
     else:
         plain = OmegaConf.to_container(cfg, resolve=True)
         words = []
