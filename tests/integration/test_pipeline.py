@@ -240,3 +240,46 @@ def test_a_bad_volume_is_named_and_the_others_are_done(trained, runs, run_infer,
     assert (out / "good_mask.tif").is_file()
     assert not (out / "bad_mask.tif").exists()
     assert "bad.tif" in caplog.text
+
+
+def test_a_region_over_http_in_blocks_is_the_region_at_once(
+    trained, runs, run_infer, prepared, capsys
+):
+    from http_volumes import serve
+
+    from vesuvius.cli.main import main
+
+    (volume,) = (prepared / "test").glob("*.zarr")
+    how = ("region_zyx=[[4,36],[0,40],[8,48]]", "postprocess=threshold", "precision=fp32")
+    run_infer(trained, runs / "once", f"volume=file://{volume}", *how)
+    with serve(volume.parent) as server:
+        url = f"volume={server.url}/{volume.name}"
+        run_infer(trained, runs / "blocks", url, *how, "blocks=true", "block_edge=64")
+    name = f"{volume.stem}.zarr"
+    once, blocks = (zarr.open_group(runs / kind / name, mode="r") for kind in ("once", "blocks"))
+    for array in ("probability", "normals"):
+        np.testing.assert_array_equal(np.asarray(blocks[array]), np.asarray(once[array]))
+    assert blocks["probability"].shape == (32, 40, 40)
+    mask = f"{volume.stem}_mask.tif"
+    np.testing.assert_array_equal(
+        tifffile.imread(runs / "once" / mask), tifffile.imread(runs / "blocks" / mask)
+    )
+    capsys.readouterr()
+    for output in (name, mask, f"{volume.stem}_mask.json"):
+        assert main(["info", str(runs / "blocks" / output)]) == 0
+        told = capsys.readouterr().out
+        assert "region_zyx  [[4, 36], [0, 40], [8, 48]]" in told
+        assert f"input       {server.url}/{volume.name} level 0" in told
+        assert "tta         none" in told
+        last = told.splitlines()[-1]
+        assert last.startswith(f"python infer.py run_dir={trained} ")
+        assert f"volume={server.url}/{volume.name} " in last
+        assert "region_zyx=[[4,36],[0,40],[8,48]]" in last.replace("'", "")
+    assert main(["info", str(volume)]) == 2
+    assert "carries no provenance; infer.py writes it" in capsys.readouterr().err
+
+
+def test_a_region_outside_is_refused(trained, runs, run_infer, caplog):
+    with pytest.raises(ConfigError, match="1 volumes failed"):
+        run_infer(trained, runs / "outside", "region_zyx=[[0,99],[0,40],[8,48]]")
+    assert "whose level 0 has shape (40, 48, 48); expected [[z0,z1]" in caplog.text
