@@ -158,7 +158,7 @@ def test_recorded_blocks_are_not_predicted_again(tmp_path):
 
     def counting(batch):
         seen.append(len(batch))
-        if len(seen) == 15:
+        if len(seen) == 29:
             raise KeyboardInterrupt
         return predict(batch)
 
@@ -166,7 +166,7 @@ def test_recorded_blocks_are_not_predicted_again(tmp_path):
         predict_blocks(counting, image, store, **HOW, max_bytes=1)
     assert [index for index in store.blocks() if store.is_done(index)] != []
     again = blocks_of(tmp_path, image)
-    assert 0 < again["blocks_before"] < 3
+    assert again["blocks_before"] == 2  # of 12, 16 and 4 windows
     assert again["blocks_before"] + again["blocks_written"] == 3
     assert again["windows"] < again["windows_once"]
 
