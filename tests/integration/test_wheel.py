@@ -13,14 +13,16 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 
+def python(*arguments, cwd=None, env=None):
+    """Run `python <arguments>`; a failure raises."""
+    subprocess.run([sys.executable, *arguments], check=True, cwd=cwd, env=env, timeout=300)
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", str(ROOT), "--no-deps", "--no-build-isolation"]
-        + ["--quiet", "--wheel-dir", str(folder)],
-        check=True,
-    )
+    options = ["--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(folder)]
+    python("-m", "pip", "wheel", str(ROOT), *options)
     (path,) = folder.glob("*.whl")
     return path
 
@@ -33,26 +35,19 @@ def test_every_group_is_inside(wheel):
     assert not any(name.startswith(("tests/", "benchmarks/", "conf/")) for name in inside)
 
 
+TINY = """
+    data.shape_zyx=[32,48,48] data.num_volumes=2 data.val_share=0.5 data.patch_zyx=[16,32,32]
+    data.samples_per_volume=1 data.batch_size=1 data.folder=data model.n_filters=2
+    callbacks=[checkpoint] logger=none trainer.max_epochs=1 optimized_metric=null task_name=wheel
+"""
+
+
 def test_trains_outside_the_checkout(wheel, tmp_path):
     target = tmp_path / "site"
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
-        + ["--target", str(target), str(wheel)],
-        check=True,
-    )
+    options = ["--quiet", "--no-deps", "--no-index", "--target", str(target)]
+    python("-m", "pip", "install", *options, str(wheel))
     code = "import vesuvius, sys; sys.exit(not vesuvius.__file__.startswith(sys.argv[1]))"
     environment = {**os.environ, "PYTHONPATH": str(target)}
-    subprocess.run(
-        [sys.executable, "-c", code, str(target)], check=True, env=environment, cwd=tmp_path
-    )
-    subprocess.run(
-        [sys.executable, "-m", "vesuvius.train", "data.shape_zyx=[32,48,48]", "data.num_volumes=2"]
-        + ["data.val_share=0.5", "data.patch_zyx=[16,32,32]", "data.samples_per_volume=1"]
-        + ["data.batch_size=1", "model.n_filters=2", "callbacks=[checkpoint]", "logger=none"]
-        + ["trainer.max_epochs=1", "optimized_metric=null", "data.folder=data", "task_name=wheel"],
-        check=True,
-        env=environment,
-        cwd=tmp_path,
-        timeout=300,
-    )
+    python("-c", code, str(target), cwd=tmp_path, env=environment)
+    python("-m", "vesuvius.train", *TINY.split(), cwd=tmp_path, env=environment)
     assert list(tmp_path.glob("logs/wheel/runs/*/checkpoints/last.ckpt"))

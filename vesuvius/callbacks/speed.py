@@ -49,7 +49,7 @@ class SpeedMonitor(Callback):
         now = time.perf_counter()
         self._stepped += now - self._mark
         self._mark = now
-        size: int = pl_module.batch_size(batch)  # type: ignore[operator,assignment] # BaseModule's
+        size: int = pl_module.batch_size(batch)  # type: ignore[operator] # BaseModule's
         self._num_samples += size * trainer.world_size
         self._num_batches += 1
 

@@ -121,7 +121,8 @@ def test_without_normals_head(name):
         assert tuple(model(torch.rand(1, 1, 32, 32, 32))) == ("surface_logit",)
 
 
-@pytest.mark.parametrize("size", [(32, 32, 32), (32, 64, 40)], ids=str)
+# At 32^3 a level of stride 32 has one token: attention over one key knows no query, gradient 0.
+@pytest.mark.parametrize("size", [(64, 32, 32), (32, 64, 40)], ids=str)
 def test_every_parameter_gets_a_gradient(name, size):
     model = build(name)
     for module in model.modules():  # nnU-Net's residual branches start at 0: no gradient at first
