@@ -12,12 +12,12 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold the lock file `<folder>.lock`; another job waits and then finds everything there.
+    """Hold `.<folder>.lock` beside the folder; another job waits and then finds everything there.
 
     The system frees the lock of a process that dies.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(folder.name + ".lock"))
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
