@@ -8,6 +8,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from vesuvius.errors import ConfigError
 
 log = logging.getLogger(__name__)
+PRUNED = "pruned_at_epoch"
+"""User attribute of a trial that the callback stopped; the sweeper looks for it."""
 
 
 class OptunaPruning(Callback):

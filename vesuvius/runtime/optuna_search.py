@@ -18,6 +18,7 @@ from hydra.core.override_parser.types import (
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
+from vesuvius.callbacks.pruning import PRUNED
 from vesuvius.errors import ConfigError, VesuviusError
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from hydra_plugins.vesuvius_optuna.optuna_sweeper import OptunaSweeper
 
 log = logging.getLogger(__name__)
-PRUNED = "pruned_at_epoch"
-"""User attribute of a trial that the pruning callback stopped."""
 
 
 def run_search(sweeper: "OptunaSweeper", overrides: Sequence[Override]) -> dict[str, Any]:
