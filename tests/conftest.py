@@ -4,14 +4,18 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch start their pools
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+if TYPE_CHECKING:
+    from s3_volumes import S3Server
 
 ROOT = Path(__file__).parents[1]
 
@@ -102,3 +106,22 @@ def run_infer(prepared: Path) -> Callable[..., float | None]:
         return infer(composed("infer", [*base, *overrides], out_dir))
 
     return run
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> "Iterator[S3Server]":
+    """A running S3 without buckets, one a session; tests take `s3`."""
+    pytest.importorskip("moto.server")
+    from s3_volumes import serve_s3
+
+    with serve_s3() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: "S3Server", monkeypatch: pytest.MonkeyPatch) -> "Iterator[S3Server]":
+    """An empty S3; this process and its children are its clients by their environment."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    yield s3_server
+    s3_server.reset()
