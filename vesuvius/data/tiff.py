@@ -89,9 +89,26 @@ class TiffStack:
         for z, page in enumerate(self._pages):
             _check_strips(page, size, f"{self.path}: slice {z}")
         self._whole = None
-        if len(self._pages) != shape[0]:  # one contiguous block under a single header
-            self._whole = series.asarray().reshape(shape)
+        if len(self._pages) != shape[0]:  # one block under a single header, as ImageJ writes > 4 GB
+            self._whole = self._block(series, shape)
         return shape, np.dtype(series.dtype)
+
+    def _block(self, series: Any, shape: tuple[int, int, int]) -> npt.NDArray[Any]:
+        """Return a series without a header a slice, mapped and not read where it lies in one piece.
+
+        Raises:
+            VolumeFormatError: the file ends before the block does.
+        """
+        if series.dataoffset is None:
+            return np.asarray(series.asarray()).reshape(shape)
+        dtype = np.dtype(series.dtype).newbyteorder(self._file.byteorder)
+        end, size = series.dataoffset + series.size * dtype.itemsize, self.path.stat().st_size
+        if end > size:
+            raise VolumeFormatError(
+                f"{self.path}: its slices end at byte {end} of a file of {size}; the file is "
+                "truncated"
+            )
+        return np.memmap(self.path, dtype, mode="r", offset=series.dataoffset, shape=shape)
 
 
 def read_tiff(path: Path) -> npt.NDArray[Any]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from vesuvius.data.region import RegionView
 from vesuvius.data.tiff import read_tiff, write_tiff
 from vesuvius.data.volume import open_volume
 from vesuvius.errors import StorageError, VolumeFormatError, VolumeNotFoundError
@@ -25,6 +26,21 @@ def test_uint16_and_one_contiguous_block_read_the_same(tmp_path):
     volume = VOLUME.astype(np.uint16) * 200
     tifffile.imwrite(tmp_path / "v.tif", volume, photometric="minisblack")
     assert np.array_equal(read_tiff(tmp_path / "v.tif"), volume)
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_a_block_under_one_header_is_mapped_not_read(tmp_path, byteorder):
+    volume = VOLUME.astype(np.uint16) * 200
+    how = {"photometric": "minisblack", "truncate": True, "byteorder": byteorder}
+    tifffile.imwrite(tmp_path / "v.tif", volume, **how)
+    np.testing.assert_array_equal(open_volume(tmp_path / "v.tif").read_all(), volume)
+    sparse = tmp_path / "sparse.tif"  # 32 GiB that take no disk: reading it all would fail
+    tifffile.imwrite(sparse, shape=(2**19, 256, 256), dtype=np.uint8, bigtiff=True, **how)
+    assert not open_volume(sparse).read((2**18, 3, 4), (2**18 + 2, 9, 9)).any()
+    with sparse.open("r+b") as file:
+        file.truncate(2**30)
+    with pytest.raises(VolumeFormatError, match=r"sparse\.tif: its slices end at byte .*truncated"):
+        open_volume(sparse)
 
 
 def test_two_dimensional_tiff_is_one_slice(tmp_path):
@@ -92,6 +108,20 @@ def test_folder_of_slices_is_one_volume_in_numeric_order(tmp_path):
         tifffile.imwrite(tmp_path / f"{z * 5}.tif", VOLUME[z])  # 0, 5, 10, 15, 20
     volume = open_volume(tmp_path)
     assert np.array_equal(volume.read((1, 2, 3), (4, 10, 12)), VOLUME[1:4, 2:10, 3:12])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_region_of_thousands_of_slices_opens_only_its_own(tmp_path, dtype):
+    data = VOLUME.astype(dtype) * dtype(200 if dtype == np.uint16 else 1)
+    for z in range(3000):  # any other slice than these would be an error
+        (tmp_path / f"{z:05}.tif").write_bytes(b"no TIFF")
+    for z in (0, *range(2001, 2006)):
+        tifffile.imwrite(tmp_path / f"{z:05}.tif", data[(z - 2001) % 5], compression="lzw")
+    region = RegionView(open_volume(tmp_path), [[2001, 2006], [2, 10], [3, 12]])
+    assert region.volume.shape_zyx == (3000, 14, 12)
+    np.testing.assert_array_equal(region[0:5, 0:8, 0:9], data[:, 2:10, 3:12])
+    with pytest.raises(VolumeFormatError, match=r"02006\.tif: not a readable TIFF"):
+        region.volume.read((2005, 0, 0), (2007, 14, 12))
 
 
 def test_folder_with_an_odd_slice_names_it(tmp_path):

@@ -93,6 +93,15 @@ def test_ome_axes_level_and_scale(tmp_path, version):
     assert volume.voxel_size_um == pytest.approx(0.016)
 
 
+@pytest.mark.parametrize(
+    ("unit", "size_um"),
+    [("nanometer", 2e-3), ("micrometer", 2.0), ("millimeter", 2e3), (None, None), ("parsec", None)],
+)
+def test_units_of_the_voxel_size(tmp_path, unit, size_um):
+    found = open_volume(_ome(tmp_path, version="0.5", unit=unit)).voxel_size_um
+    assert found == (None if size_um is None else pytest.approx(size_um))
+
+
 def test_flat_voxels_have_three_sizes(tmp_path):
     volume = open_volume(_ome(tmp_path, scale=(5.0, 2.0, 2.0)))
     assert volume.voxel_size_zyx_um == (5.0, 2.0, 2.0)
