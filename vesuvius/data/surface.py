@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import LightningDataModule
-from torch.utils.data import DataLoader
 
+from vesuvius.data.epoch_module import EpochDataModule
 from vesuvius.data.folds import read_split
 from vesuvius.data.prior import ImageWithPrior, PriorReader
 from vesuvius.data.splits import Split, save_split, split_volumes
 from vesuvius.data.store import PreparedVolume, list_prepared
 from vesuvius.data.surface_dataset import (
-    EpochSampler,
     SurfaceDataset,
     Zyx,
     check_draws,
@@ -24,12 +22,11 @@ from vesuvius.data.surface_dataset import (
     collate_surface,
 )
 from vesuvius.errors import ConfigError, PairingError, VolumeFormatError
-from vesuvius.types import SurfaceSample
 
 logger = logging.getLogger(__name__)
 
 
-class SurfaceDataModule(LightningDataModule):
+class SurfaceDataModule(EpochDataModule):
     """Training and validation crops of a folder of prepared volumes.
 
     Args:
@@ -95,15 +92,23 @@ class SurfaceDataModule(LightningDataModule):
         start_method: str = "forkserver",
         prior_root: str | Path | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            batch_size=batch_size,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            start_method=start_method,
+            collate=collate_surface,
+        )
         self.prior_root = None if prior_root is None else Path(prior_root)
         self.root = Path(root)
         self.patch_zyx = check_patch(patch_zyx)
         check_draws(samples_per_volume, positive_share, augment, cache_mb)
-        _check_loader(batch_size, num_workers, val_crops_per_volume, split_by, start_method)
+        if val_crops_per_volume < 1:
+            raise ConfigError(f"val_crops_per_volume is {val_crops_per_volume}; expected 1 or more")
+        if split_by not in ("volume", "scroll"):
+            raise ConfigError(f"split_by is {split_by!r}; expected volume or scroll")
         if max_volumes is not None and max_volumes < 1:
             raise ConfigError(f"max_volumes is {max_volumes}; expected 1 or more, or null for all")
-        self.batch_size = batch_size
         self.val_crops_per_volume = val_crops_per_volume
         self.max_volumes = max_volumes
         self.split_file = None if split_file is None else Path(split_file)
@@ -126,10 +131,6 @@ class SurfaceDataModule(LightningDataModule):
         self._samples_per_volume = samples_per_volume
         self._augment = augment
         self._with_wrap = with_wrap
-        self._workers: dict[str, Any] = {"num_workers": num_workers, "pin_memory": pin_memory}
-        if num_workers > 0:
-            self._workers |= {"multiprocessing_context": start_method, "persistent_workers": True}
-        self._skip = 0
         self.split: Split = {}
         self.train_dataset: SurfaceDataset | None = None
         self.val_dataset: SurfaceDataset | None = None
@@ -173,26 +174,6 @@ class SurfaceDataModule(LightningDataModule):
         prior = PriorReader(self.prior_root, volume_id, shape_zyx=image.shape, dtype=image.dtype)
         return ImageWithPrior(image, prior)
 
-    def train_dataloader(self) -> DataLoader[SurfaceSample]:
-        """Return the loader of this rank's training crops."""
-        self.setup()
-        assert self.train_dataset is not None
-        world_size = self._world()[1]
-        loader = self._loader(self.train_dataset, multiple_of=self.batch_size * world_size)
-        assert isinstance(loader.sampler, EpochSampler)
-        loader.sampler.num_skipped, self._skip = self._skip * self.batch_size, 0
-        return loader
-
-    def skip_batches(self, num_batches: int) -> None:
-        """Leave out the first batches of the next training epoch, once: they were trained on."""
-        self._skip = num_batches
-
-    def val_dataloader(self) -> list[DataLoader[SurfaceSample]] | DataLoader[SurfaceSample]:
-        """Return the loader of this rank's fixed crops, or [] if no volume validates."""
-        self.setup()
-        assert self.val_dataset is not None
-        return self._loader(self.val_dataset, multiple_of=1) if len(self.val_dataset) else []
-
     def train_volumes(self) -> list[Path]:
         """Return the prepared volumes that train."""
         self.setup()
@@ -223,41 +204,6 @@ class SurfaceDataModule(LightningDataModule):
         if self.split_file is not None:
             save_split(self.split_file, split)
         return split
-
-    def _world(self) -> tuple[int, int]:
-        if self.trainer is None:
-            return 0, 1
-        return self.trainer.global_rank, self.trainer.world_size
-
-    def _loader(self, dataset: SurfaceDataset, *, multiple_of: int) -> DataLoader[SurfaceSample]:
-        rank, world_size = self._world()
-        sampler = EpochSampler(dataset, multiple_of=multiple_of, rank=rank, world_size=world_size)
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            sampler=sampler,
-            collate_fn=collate_surface,
-            **self._workers,
-        )
-
-
-def _check_loader(
-    batch_size: int, num_workers: int, val_crops: int, split_by: str, start_method: str
-) -> None:
-    for name, value, low in (
-        ("batch_size", batch_size, 1),
-        ("num_workers", num_workers, 0),
-        ("val_crops_per_volume", val_crops, 1),
-    ):
-        if value < low:
-            raise ConfigError(f"{name} is {value}; expected {low} or more")
-    if split_by not in ("volume", "scroll"):
-        raise ConfigError(f"split_by is {split_by!r}; expected volume or scroll")
-    if start_method not in ("forkserver", "spawn"):
-        raise ConfigError(
-            f"start_method is {start_method!r}; expected forkserver or spawn (forked workers "
-            "inherit open maps and threads)"
-        )
 
 
 def _check_arrays(volumes: list[PreparedVolume], *, with_wrap: bool) -> None:

@@ -1,13 +1,11 @@
-"""Crops of prepared volumes for surface training: data set, sampler, collation.
+"""Crops of prepared volumes for surface training: data set, collation.
 
-Sample i of epoch e is a pure function of (seed, e, i). Ranks take every world_size-th i, so the
-batches of R ranks together hold what one process with R times the batch size would see, and a run
-resumed at an epoch's start sees what an uninterrupted one does. Workers hold no random state, and
-import no Lightning, which would cost each of them seconds.
+Sample i of epoch e is a pure function of (seed, e, i); workers hold no random state, and import no
+Lightning, which would cost each of them seconds (see `epoch_module.py`).
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
@@ -15,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torch.utils.data.distributed import DistributedSampler
 
 from vesuvius.data.augment import IDENTITY, MODES, Symmetry, draw_symmetry
 from vesuvius.data.chunk_cache import ChunkCache
@@ -224,37 +221,6 @@ class SurfaceDataset(Dataset[SurfaceSample]):
         )
         symmetry.inverse().apply(near)[inner] = False
         return near[None]
-
-
-class EpochSampler(DistributedSampler[Any]):
-    """Yields (epoch, i) for the i of one rank; Lightning calls `set_epoch`.
-
-    The class derives from `DistributedSampler` so that Lightning leaves it in place under DDP.
-
-    Args:
-        dataset: what is indexed with (epoch, i); it has a length.
-        multiple_of: the number of samples of all ranks together is rounded up to a multiple of
-            it. Beyond the data set's length a training set draws new crops.
-        rank: of this process.
-        world_size: number of processes.
-
-    `num_skipped` samples of the next epoch alone are left out: they were drawn before the run was
-    interrupted.
-    """
-
-    def __init__(
-        self, dataset: Dataset[Any], *, multiple_of: int = 1, rank: int = 0, world_size: int = 1
-    ) -> None:
-        super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=False)
-        unit = math.lcm(multiple_of, world_size)
-        self.total_size = -(-len(dataset) // unit) * unit  # type: ignore[arg-type]
-        self.num_samples = self.total_size // world_size
-        self.num_skipped = 0
-
-    def __iter__(self) -> Iterator[Any]:
-        first, self.num_skipped = self.num_skipped, 0
-        for i in range(self.rank, self.total_size, self.num_replicas)[first:]:
-            yield (self.epoch, i)
 
 
 def collate_surface(samples: Sequence[SurfaceSample]) -> SurfaceBatch:

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from vesuvius.data.epoch_module import EpochSampler
 from vesuvius.data.prepare import PrepareOptions, prepare_volume
 from vesuvius.data.sources import find_items
 from vesuvius.data.splits import load_split, split_volumes
 from vesuvius.data.store import PreparedVolume
 from vesuvius.data.surface import SurfaceDataModule
-from vesuvius.data.surface_dataset import EpochSampler, SurfaceDataset, collate_surface
+from vesuvius.data.surface_dataset import SurfaceDataset, collate_surface
 from vesuvius.data.tiff import write_tiff
 from vesuvius.data.volume import open_volume
 from vesuvius.errors import ConfigError, PairingError, VolumeFormatError, VolumeNotFoundError

@@ -4,21 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning import LightningDataModule
-from torch.utils.data import DataLoader
-
+from vesuvius.data.epoch_module import EpochDataModule
 from vesuvius.data.folds import read_split
 from vesuvius.data.heart.dataset import HeartDataset, HeartDraws
 from vesuvius.data.heart.index import list_cases, read_index, split_cases
 from vesuvius.data.splits import save_split
-from vesuvius.data.surface_dataset import EpochSampler
 from vesuvius.errors import ConfigError
-from vesuvius.types import HEART_CLASSES, HeartSample
+from vesuvius.types import HEART_CLASSES
 
 Classes = str | Sequence[int]
 
 
-class HeartDataModule(LightningDataModule):
+class HeartDataModule(EpochDataModule):
     """Training and validation samples of prepared hearts.
 
     Args:
@@ -81,21 +78,15 @@ class HeartDataModule(LightningDataModule):
         cache_cases: int = 64,
         pin_memory: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size=batch_size, num_workers=num_workers, pin_memory=pin_memory)
         if (train_csv is None) != (val_csv is None):
             raise ConfigError("train_csv and val_csv belong together; give both or none")
         if root is None and train_csv is None:
             raise ConfigError("neither root nor train_csv and val_csv is given")
-        if batch_size < 1 or num_workers < 0:
-            raise ConfigError(
-                f"batch_size is {batch_size}, num_workers {num_workers}; expected 1 or more, 0 or "
-                "more"
-            )
         self.root = None if root is None else Path(root)
         self.csvs = None
         if train_csv is not None and val_csv is not None:
             self.csvs = {"train": Path(train_csv), "val": Path(val_csv)}
-        self.batch_size = batch_size
         self.split_file = None if split_file is None else Path(split_file)
         self.fold = fold
         self._split_args: dict[str, Any] = {
@@ -126,13 +117,6 @@ class HeartDataModule(LightningDataModule):
             "with_class_sdf": with_class_sdf,
         }
         self.samples_per_case = samples_per_case
-        self._workers: dict[str, Any] = {"num_workers": num_workers, "pin_memory": pin_memory}
-        if num_workers > 0:
-            self._workers |= {
-                "multiprocessing_context": "forkserver",
-                "persistent_workers": True,
-            }
-        self._skip = 0
         self.cases: dict[str, list[Path]] = {}
         self.train_dataset: HeartDataset | None = None
         self.val_dataset: HeartDataset | None = None
@@ -148,25 +132,6 @@ class HeartDataModule(LightningDataModule):
             self.cases["train"], samples_per_case=self.samples_per_case, **self._dataset_args
         )
         self.val_dataset = HeartDataset(self.cases["val"], fixed=True, **self._dataset_args)
-
-    def train_dataloader(self) -> DataLoader[HeartSample]:
-        """Return the loader of this rank's training samples."""
-        self.setup()
-        assert self.train_dataset is not None
-        loader = self._loader(self.train_dataset, multiple_of=self.batch_size * self._world()[1])
-        assert isinstance(loader.sampler, EpochSampler)
-        loader.sampler.num_skipped, self._skip = self._skip * self.batch_size, 0
-        return loader
-
-    def skip_batches(self, num_batches: int) -> None:
-        """Leave out the first batches of the next training epoch, once: they were trained on."""
-        self._skip = num_batches
-
-    def val_dataloader(self) -> list[DataLoader[HeartSample]] | DataLoader[HeartSample]:
-        """Return the loader of this rank's fixed samples, or [] if no heart validates."""
-        self.setup()
-        assert self.val_dataset is not None
-        return self._loader(self.val_dataset, multiple_of=1) if len(self.val_dataset) else []
 
     def train_volumes(self) -> list[Path]:
         """Return the cases that train."""
@@ -196,16 +161,6 @@ class HeartDataModule(LightningDataModule):
             if self.split_file is not None:
                 save_split(self.split_file, split)
         return {side: [paths[name] for name in split[side]] for side in ("train", "val")}
-
-    def _world(self) -> tuple[int, int]:
-        if self.trainer is None:
-            return 0, 1
-        return self.trainer.global_rank, self.trainer.world_size
-
-    def _loader(self, dataset: HeartDataset, *, multiple_of: int) -> DataLoader[HeartSample]:
-        rank, world_size = self._world()
-        sampler = EpochSampler(dataset, multiple_of=multiple_of, rank=rank, world_size=world_size)
-        return DataLoader(dataset, batch_size=self.batch_size, sampler=sampler, **self._workers)
 
 
 def _kept(classes: Classes) -> str | tuple[int, ...]:

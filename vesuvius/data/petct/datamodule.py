@@ -3,25 +3,21 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from lightning import LightningDataModule
-from torch.utils.data import DataLoader
-
+from vesuvius.data.epoch_module import EpochDataModule
 from vesuvius.data.exclusive import exclusive
-from vesuvius.data.petct.dataset import PETCTDataset, PETCTSample, collate_petct, read_mask
+from vesuvius.data.petct.dataset import PETCTDataset, collate_petct, read_mask
 from vesuvius.data.petct.layout import Triple, check_sizes, find_triples, merge
 from vesuvius.data.petct.phantom import PhantomSettings
 from vesuvius.data.petct.phantom_files import write_phantom
 from vesuvius.data.petct.split import Sides, split_patients
 from vesuvius.data.splits import load_split, save_split
-from vesuvius.data.surface_dataset import EpochSampler
 from vesuvius.errors import ConfigError, LabelValueError, PairingError, ShapeMismatchError
 
 logger = logging.getLogger(__name__)
 
 
-class PETCTDataModule(LightningDataModule):
+class PETCTDataModule(EpochDataModule):
     """Training and validation slices of a folder in any of the three layouts.
 
     A pre-split root is used as it is; otherwise patients (never slices) are divided.
@@ -63,24 +59,24 @@ class PETCTDataModule(LightningDataModule):
         pin_memory: bool = False,
         start_method: str = "forkserver",
     ) -> None:
-        super().__init__()
-        low = {"batch_size": (batch_size, 1), "num_workers": (num_workers, 0)}
-        low |= {"image_size": (image_size or 16, 16), "max_slices": (max_slices or 1, 1)}
+        super().__init__(
+            batch_size=batch_size,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            start_method=start_method,
+            collate=collate_petct,
+        )
+        low = {"image_size": (image_size or 16, 16), "max_slices": (max_slices or 1, 1)}
         for name, (value, least) in low.items():
             if value < least:
                 raise ConfigError(f"data.{name}={value}; expected {least} or more.")
         self.root = Path(root)
         self.image_size = image_size
-        self.batch_size = batch_size
         self.seed = seed
         self.val_ratio, self.split_seed = val_ratio, split_seed
         self.split_file = None if split_file is None else Path(split_file)
         self.augment = augment
         self.max_slices = max_slices
-        self._workers: dict[str, Any] = {"num_workers": num_workers, "pin_memory": pin_memory}
-        if num_workers > 0:
-            self._workers |= {"multiprocessing_context": start_method, "persistent_workers": True}
-        self._skip = 0
         self.train_dataset: PETCTDataset | None = None
         self.val_dataset: PETCTDataset | None = None
 
@@ -105,25 +101,6 @@ class PETCTDataModule(LightningDataModule):
             *(len(train), len({t.patient for t in train})),
             *(len(sides["val"]), len({t.patient for t in sides["val"]})),
         )
-
-    def train_dataloader(self) -> DataLoader[PETCTSample]:
-        """Return the loader of this rank's training slices."""
-        self.setup()
-        assert self.train_dataset is not None
-        loader = self._loader(self.train_dataset, multiple_of=self.batch_size * self._world()[1])
-        assert isinstance(loader.sampler, EpochSampler)
-        loader.sampler.num_skipped, self._skip = self._skip * self.batch_size, 0
-        return loader
-
-    def skip_batches(self, num_batches: int) -> None:
-        """Leave out the first batches of the next training epoch, once: they were trained on."""
-        self._skip = num_batches
-
-    def val_dataloader(self) -> list[DataLoader[PETCTSample]] | DataLoader[PETCTSample]:
-        """Return the loader of this rank's validation slices, or [] if there are none."""
-        self.setup()
-        assert self.val_dataset is not None
-        return self._loader(self.val_dataset, multiple_of=1) if len(self.val_dataset) else []
 
     def _sides(self) -> Sides:
         found = find_triples(self.root)
@@ -152,22 +129,6 @@ class PETCTDataModule(LightningDataModule):
                 f"{self.root} holds slices of {len(sizes)} sizes, {sizes}; set data.image_size "
                 "(for example 512), or data.batch_size=1."
             )
-
-    def _world(self) -> tuple[int, int]:
-        if self.trainer is None:
-            return 0, 1
-        return self.trainer.global_rank, self.trainer.world_size
-
-    def _loader(self, dataset: PETCTDataset, *, multiple_of: int) -> DataLoader[PETCTSample]:
-        rank, world_size = self._world()
-        sampler = EpochSampler(dataset, multiple_of=multiple_of, rank=rank, world_size=world_size)
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            sampler=sampler,
-            collate_fn=collate_petct,
-            **self._workers,
-        )
 
 
 class PETCTPhantomDataModule(PETCTDataModule):

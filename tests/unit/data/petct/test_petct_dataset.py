@@ -120,7 +120,7 @@ def test_slices_of_two_sizes_need_image_size(tmp_path, rng):
 
 
 def test_wrong_arguments(tmp_path):
-    with pytest.raises(ConfigError, match=r"data\.batch_size=0"):
+    with pytest.raises(ConfigError, match=r"data\.batch_size is 0"):
         module(tmp_path, batch_size=0)
     with pytest.raises(ConfigError, match=r"data\.augment='turns'"):
         PETCTDataset([], augment="turns")
