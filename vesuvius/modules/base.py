@@ -1,6 +1,6 @@
 """The one training loop's module: step, log, optimizer. Knows no task."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -47,6 +47,12 @@ class BaseModule(LightningModule):
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.metrics = nn.ModuleDict(dict(metrics or {}))
+
+    def check_heads(self, heads: Sequence[str]) -> None:
+        """Let the loss, if it can, refuse terms without a head and heads without a term."""
+        check = getattr(self.loss, "check_heads", None)
+        if check is not None:
+            check(tuple(heads))
 
     def forward_batch(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Return the network's outputs for a batch already on the device."""

@@ -57,10 +57,8 @@ class HeartModule(BaseModule):
         terms = getattr(loss, "terms", {})
         wanted = {head for term in terms.values() for head in getattr(term, "heads", ())}
         self.with_gradient = "sdf_gradient" in wanted
-        check_heads = getattr(loss, "check_heads", None)
-        if check_heads is not None:
-            extra = ("sdf_gradient",) if self.with_gradient else ()
-            check_heads((*getattr(model, "heads", ("sdf", "class_logits")), *extra))
+        extra = ("sdf_gradient",) if self.with_gradient else ()
+        self.check_heads((*getattr(model, "heads", ("sdf", "class_logits")), *extra))
 
     def batch_size(self, batch: dict[str, Any]) -> int:
         """Return the number of hearts in a batch."""

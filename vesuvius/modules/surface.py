@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from vesuvius.errors import ConfigError, VolumeFormatError
-from vesuvius.modules.base import BaseModule, OptimizerFactory, SchedulerFactory
+from vesuvius.errors import VolumeFormatError
+from vesuvius.modules.base import OptimizerFactory, SchedulerFactory
+from vesuvius.modules.segmentation import SegmentationModule
 
 log = logging.getLogger(__name__)
 
@@ -31,22 +32,21 @@ def scale_image(image: Tensor) -> Tensor:
     )
 
 
-class SurfaceModule(BaseModule):
+class SurfaceModule(SegmentationModule):
     """LightningModule of every surface network.
 
     The model returns `surface_logit` (b, 1, z, y, x) and, if it has the head, `normals`
-    (b, 3, z, y, x); it names its heads in `model.heads`. The loss may offer `check_heads`.
+    (b, 3, z, y, x). Metrics get (mask, label) of shape (b, 1, z, y, x), mask in {0, 1}, label in
+    {0, 1, 2}.
 
     Args:
-        model, loss, optimizer, scheduler, metrics: see BaseModule. Metrics get
-            (mask, label) of shape (b, 1, z, y, x), mask in {0, 1}, label in {0, 1, 2}.
-        threshold: probability above which a voxel counts as surface in metrics.
-        transforms: (batch, epoch=...) -> batch with a float image in [0, 1]; training batches
-            alone, on the device. None = none.
+        model, loss, optimizer, scheduler, metrics, transforms, threshold: see SegmentationModule.
         channels_last: run in channels_last_3d; None = where it is faster (CUDA, or bf16 on CPU;
             fp32 on CPU is 15 % slower with it).
         collapse_patience: warn after this many steps in a row with an all-zero or all-one mask.
     """
+
+    logit_head = "surface_logit"
 
     def __init__(
         self,
@@ -61,16 +61,15 @@ class SurfaceModule(BaseModule):
         channels_last: bool | None = None,
         collapse_patience: int = 50,
     ) -> None:
-        if not 0 < threshold < 1:
-            raise ConfigError(f"module.threshold={threshold}; expected a value between 0 and 1.")
         super().__init__(
-            model=model, loss=loss, optimizer=optimizer, scheduler=scheduler, metrics=metrics
+            model=model,
+            loss=loss,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            metrics=metrics,
+            transforms=transforms,
+            threshold=threshold,
         )
-        check_heads = getattr(loss, "check_heads", None)
-        if check_heads is not None:
-            check_heads(tuple(getattr(model, "heads", ("surface_logit",))))
-        self.transforms = transforms
-        self.threshold = threshold
         self.channels_last = channels_last
         self.collapse_patience = collapse_patience
         self._collapsed_steps = 0
@@ -85,12 +84,6 @@ class SurfaceModule(BaseModule):
             # torch's stubs lack this overload
             self.model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Return the total loss of one augmented batch."""
-        if self.transforms is not None:
-            batch = self.transforms(batch, epoch=self.current_epoch)
-        return super().training_step(batch, batch_idx)
-
     def forward_batch(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Return the heads for `batch["image"]` (b, 1, z, y, x), uint8 or uint16 or float."""
         image = scale_image(batch["image"])
@@ -104,14 +97,14 @@ class SurfaceModule(BaseModule):
     def predict_batch(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Return {"probability", "normals"} as float32; normals absent without the head."""
         outputs = self.forward_batch(batch)
-        heads = {"probability": torch.sigmoid(outputs["surface_logit"].float())}
+        heads = {"probability": self.probability(outputs)}
         if "normals" in outputs:
             heads["normals"] = outputs["normals"].float()
         return heads
 
     def update_metrics(self, outputs: Mapping[str, Tensor], batch: dict[str, Any]) -> None:
         """Threshold the probability and feed every metric with (mask, label)."""
-        mask = (torch.sigmoid(outputs["surface_logit"].float()) > self.threshold).to(torch.uint8)
+        mask = (self.probability(outputs) > self.threshold).to(torch.uint8)
         for metric in self.metrics.values():
             assert isinstance(metric, Metric)
             metric.update(mask, batch["label"])
@@ -124,9 +117,7 @@ class SurfaceModule(BaseModule):
     def after_training_step(self, outputs: Mapping[str, Tensor], batch: dict[str, Any]) -> None:
         """Warn once when the network plays dead: predicts nothing, or everything, for long."""
         del batch
-        with torch.no_grad():
-            share = (outputs["surface_logit"].detach() > 0).float().mean()
-        self.log("train/foreground_share", share, on_step=True, on_epoch=False)
+        share = self.log_foreground_share(outputs)
         collapsed = bool((share == 0) | (share == 1))
         self._collapsed_steps = self._collapsed_steps + 1 if collapsed else 0
         if self._collapsed_steps == self.collapse_patience:
