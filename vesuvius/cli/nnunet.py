@@ -74,7 +74,7 @@ def run_export(args: argparse.Namespace) -> int:
 
     from vesuvius.data.folds import load_folds
     from vesuvius.data.nnunet_raw import export_raw
-    from vesuvius.data.prepare import default_jobs
+    from vesuvius.data.process_pool import default_jobs
     from vesuvius.data.store import list_prepared
 
     total = sum(len(list_prepared(path)) for path in (args.prepared, args.test) if path is not None)

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     )
 
     from vesuvius.data.phantom_files import WriteOutcome, write_kaggle_phantom
-    from vesuvius.data.prepare import default_jobs
+    from vesuvius.data.process_pool import default_jobs
 
     settings = parse_settings(args.preset, args.set)
     num_jobs = default_jobs() if args.jobs is None else args.jobs

@@ -40,7 +40,8 @@ def run(args: argparse.Namespace) -> int:
         TimeRemainingColumn,
     )
 
-    from vesuvius.data.prepare import PrepareOptions, default_jobs, prepare_all
+    from vesuvius.data.prepare import PrepareOptions, prepare_all
+    from vesuvius.data.process_pool import default_jobs
     from vesuvius.data.sources import find_items
 
     options = PrepareOptions(

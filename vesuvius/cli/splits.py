@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """Make or check the folds and print them."""
     from vesuvius.data.folds import load_folds, save_folds
     from vesuvius.data.make_folds import make_folds, read_facts
-    from vesuvius.data.prepare import default_jobs
+    from vesuvius.data.process_pool import default_jobs
     from vesuvius.data.store import list_prepared
     from vesuvius.errors import ConfigError
 

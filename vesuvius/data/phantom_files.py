@@ -14,11 +14,9 @@
 
 import json
 import math
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ import numpy as np
 
 from vesuvius.data.phantom import Phantom, check_shape, make_phantom
 from vesuvius.data.phantom_settings import PhantomSettings
+from vesuvius.data.process_pool import as_they_come
 from vesuvius.data.tiff import write_tiff
 from vesuvius.errors import ConfigError, StorageError
 
@@ -247,27 +246,19 @@ def _write_all(
             yield WriteOutcome(volume, written=False)
         else:
             missing.append(volume)
-    if num_jobs == 1 or len(missing) < 2:
-        for volume in missing:
-            yield _write_volume(root, volume, shape_zyx, settings)
-        return
-    context = multiprocessing.get_context("spawn")  # fork would copy threads and open files
-    with ProcessPoolExecutor(min(num_jobs, len(missing)), mp_context=context) as pool:
-        futures = [pool.submit(_write_volume, root, v, shape_zyx, settings) for v in missing]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BrokenProcessPool as error:
-            raise StorageError(
-                "a worker process was killed, most likely out of memory; finished volumes are "
-                "kept, run again with --jobs 1"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+    write = partial(_write_volume, root=root, shape_zyx=shape_zyx, settings=settings)
+    yield from as_they_come(write, missing, num_jobs=num_jobs, if_killed=_killed)
+
+
+def _killed(volume: PhantomVolume) -> WriteOutcome:
+    raise StorageError(
+        f"volume {volume.volume_id}: a worker process was killed, most likely out of memory; "
+        "finished volumes are kept, run again with --jobs 1"
+    )
 
 
 def _write_volume(
-    root: Path, volume: PhantomVolume, shape_zyx: tuple[int, int, int], settings: PhantomSettings
+    volume: PhantomVolume, *, root: Path, shape_zyx: tuple[int, int, int], settings: PhantomSettings
 ) -> WriteOutcome:
     phantom = make_phantom(
         shape_zyx,

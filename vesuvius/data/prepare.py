@@ -2,18 +2,17 @@
 
 import hashlib
 import json
-import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from vesuvius.data.process_pool import as_they_come
 from vesuvius.data.sources import SourceItem
 from vesuvius.data.store import (
     CHUNK,
@@ -104,38 +103,20 @@ def prepare_all(
     check_layout(options.chunk, options.codec)
     if num_jobs < 1:
         raise ConfigError(f"num_jobs is {num_jobs}; expected 1 or more (--jobs)")
-    if num_jobs == 1 or len(items) == 1:
-        for item in items:
-            outcome = attempt(item, out, options)
+    run = partial(attempt, out=out, options=options)
+    with closing(as_they_come(run, items, num_jobs=num_jobs, if_killed=_killed)) as outcomes:
+        for outcome in outcomes:
             yield outcome
             if outcome.fatal:
                 return
-        return
-    yield from _in_processes(items, out, options, num_jobs)
 
 
-def _in_processes(
-    items: Sequence[SourceItem], out: Path, options: PrepareOptions, num_jobs: int
-) -> Iterator[Outcome]:
-    context = multiprocessing.get_context("spawn")  # fork would copy open maps and threads
-    with ProcessPoolExecutor(min(num_jobs, len(items)), mp_context=context) as pool:
-        futures = {pool.submit(attempt, item, out, options): item for item in items}
-        try:
-            for future in as_completed(futures):
-                try:
-                    outcome = future.result()
-                except BrokenProcessPool:
-                    outcome = Outcome(
-                        futures[future],
-                        "failed",
-                        "a worker process was killed, most likely out of memory; run again with "
-                        "--jobs 1",
-                    )
-                yield outcome
-                if outcome.fatal:
-                    return
-        finally:
-            pool.shutdown(cancel_futures=True)
+def _killed(item: SourceItem) -> Outcome:
+    return Outcome(
+        item,
+        "failed",
+        "a worker process was killed, most likely out of memory; run again with --jobs 1",
+    )
 
 
 def attempt(item: SourceItem, out: Path, options: PrepareOptions) -> Outcome:
@@ -325,14 +306,3 @@ def _voxel_sizes(image: Volume, options: PrepareOptions) -> list[float] | None:
         return [options.voxel_size_um] * 3
     size = image.voxel_size_zyx_um
     return None if size is None else list(size)
-
-
-def default_jobs() -> int:
-    """Return the number of usable cores; 1 in a worker process.
-
-    A pool inside a job of the joblib launcher cannot start: its processes look for a main module
-    that is not there.
-    """
-    if multiprocessing.current_process().name != "MainProcess":
-        return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from vesuvius.data.exclusive import exclusive
 from vesuvius.data.phantom_files import write_kaggle_phantom
-from vesuvius.data.prepare import PrepareOptions, default_jobs, prepare_all
+from vesuvius.data.prepare import PrepareOptions, prepare_all
+from vesuvius.data.process_pool import default_jobs
 from vesuvius.data.sources import find_items
 from vesuvius.data.surface import SurfaceDataModule
 from vesuvius.errors import StorageError

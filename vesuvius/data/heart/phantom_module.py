@@ -10,7 +10,7 @@ from vesuvius.data.heart.phantom import HeartPhantomSettings
 from vesuvius.data.heart.phantom_files import write_heart_phantoms
 from vesuvius.data.heart.prepare import prepare_hearts
 from vesuvius.data.heart.sampler import SamplerOptions
-from vesuvius.data.prepare import default_jobs
+from vesuvius.data.process_pool import default_jobs
 from vesuvius.errors import StorageError
 from vesuvius.types import HEART_CLASSES
 

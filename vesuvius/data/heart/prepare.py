@@ -2,17 +2,17 @@
 
 import hashlib
 import json
-import multiprocessing
 import zlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from vesuvius.data.heart.format import FORMAT_VERSION, read_fingerprint, save_case
 from vesuvius.data.heart.labels import case_id, read_label_map
 from vesuvius.data.heart.sampler import SamplerOptions, sample_case
+from vesuvius.data.process_pool import as_they_come
 from vesuvius.errors import ConfigError, StorageError, VesuviusError
 
 
@@ -67,30 +67,16 @@ def prepare_hearts(
             f"file_workers is {file_workers}, threads {threads}; expected 1 or more "
             "(--file-workers, --workers)"
         )
-    if file_workers == 1 or len(sources) == 1:
-        for source in sources:
-            outcome = attempt(source, out, options, threads, overwrite=overwrite)
+    alone = min(file_workers, len(sources)) < 2
+    run = partial(
+        attempt, out=out, options=options, threads=threads if alone else 1, overwrite=overwrite
+    )
+    killed = partial(_failed, out=out, error=_KILLED)
+    with closing(as_they_come(run, sources, num_jobs=file_workers, if_killed=killed)) as outcomes:
+        for outcome in outcomes:
             yield outcome
             if outcome.fatal:
                 return
-        return
-    context = multiprocessing.get_context("spawn")  # fork would copy threads and open files
-    with ProcessPoolExecutor(min(file_workers, len(sources)), mp_context=context) as pool:
-        futures = {
-            pool.submit(attempt, source, out, options, 1, overwrite=overwrite): source
-            for source in sources
-        }
-        try:
-            for future in as_completed(futures):
-                try:
-                    outcome = future.result()
-                except BrokenProcessPool:
-                    outcome = _failed(futures[future], out, _KILLED)
-                yield outcome
-                if outcome.fatal:
-                    return
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 _KILLED = (
