@@ -1,7 +1,7 @@
 """Turns "out of memory" into which sizes were too large and which keys lower them."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -18,38 +18,39 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
 
 
-@contextmanager
-def training_memory(cfg: DictConfig) -> Iterator[None]:
+def training_memory(cfg: DictConfig) -> AbstractContextManager[None]:
     """Name crop, batch and the keys to lower when a training runs out of memory.
 
     Raises:
         OutOfMemoryError: instead of torch's error.
     """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise OutOfMemoryError(_training_message(cfg, error)) from error
+    return _told(lambda error: _training_message(cfg, error))
 
 
-@contextmanager
-def inference_memory(roi_zyx: list[int], batch_size: int) -> Iterator[None]:
+def inference_memory(roi_zyx: list[int], batch_size: int) -> AbstractContextManager[None]:
     """Name window and batch when an inference runs out of memory.
 
     Raises:
         OutOfMemoryError: instead of torch's error.
     """
+    first = "batch_size=1" if batch_size > 1 else f"roi_zyx={_smaller(roi_zyx)}"
+    return _told(
+        lambda error: (
+            f"out of memory with windows roi_zyx={roi_zyx}, batch_size={batch_size}: "
+            f"{_first_line(error)}. Try {first}; precision=bf16 halves the activations."
+        )
+    )
+
+
+@contextmanager
+def _told(message: Callable[[BaseException], str]) -> Iterator[None]:
+    """Raise OutOfMemoryError with the message for the error of a memory that was too small."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        first = "batch_size=1" if batch_size > 1 else f"roi_zyx={_smaller(roi_zyx)}"
-        raise OutOfMemoryError(
-            f"out of memory with windows roi_zyx={roi_zyx}, batch_size={batch_size}: "
-            f"{_first_line(error)}. Try {first}; precision=bf16 halves the activations."
-        ) from error
+        raise OutOfMemoryError(message(error)) from error
 
 
 def _training_message(cfg: DictConfig, error: BaseException) -> str:
