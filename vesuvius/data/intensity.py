@@ -238,10 +238,7 @@ class CutOut:
 
     def __init__(self, *, share: float = 0.3, num: int = 4, size: float = 0.2) -> None:
         self.share = check_share("cut_out", share)
-        if num < 0 or not 0 < size <= 1:
-            raise ConfigError(
-                f"transforms cut_out: num={num} must be >= 0, size={size} lie in (0, 1]."
-            )
+        check_boxes("cut_out", num, size)
         self.num, self.size = num, size
 
     def __call__(self, image: Tensor, rng: Rng) -> Tensor:
@@ -289,10 +286,7 @@ class PriorDropOut:
 
     def __init__(self, *, share: float = 0.5, num: int = 6, size: float = 0.25) -> None:
         self.share = check_share("prior_drop_out", share)
-        if num < 0 or not 0 < size <= 1:
-            raise ConfigError(
-                f"transforms prior_drop_out: num={num} must be >= 0, size={size} lie in (0, 1]."
-            )
+        check_boxes("prior_drop_out", num, size)
         self.num, self.size = num, size
 
     def __call__(self, image: Tensor, rng: Rng) -> Tensor:
@@ -311,6 +305,12 @@ def check_prior_channel(image: Tensor) -> None:
             "transforms: prior_mask and prior_drop_out change the second channel, but images have "
             "one; set data.prior_root (experiment=refine), or leave these steps out."
         )
+
+
+def check_boxes(name: str, num: int, size: float) -> None:
+    """Raise ConfigError unless `random_boxes` can draw `num` boxes of relative edge `size`."""
+    if num < 0 or not 0 < size <= 1:
+        raise ConfigError(f"transforms {name}: num={num} must be >= 0, size={size} lie in (0, 1].")
 
 
 def random_boxes(

@@ -60,14 +60,9 @@ class SurfaceTransforms:
         cut_share: float = 0.25,
         cutout_share: float = 0.8,
     ) -> None:
-        shares = {
-            "rotate_share": rotate_share,
-            "intensity_share": intensity_share,
-            "cutout_share": cutout_share,
-        }
-        for name, share in shares.items():
-            if not 0 <= share <= 1:
-                raise ConfigError(f"transforms.{name}={share}; expected a share in [0, 1].")
+        check_shares(
+            rotate_share=rotate_share, intensity_share=intensity_share, cutout_share=cutout_share
+        )
         if not 0 <= max_degrees <= 180 or not 0 <= shift <= 1 or not 0 <= contrast < 1:
             raise ConfigError(
                 f"transforms.max_degrees={max_degrees} must lie in [0, 180], transforms.shift="
@@ -129,6 +124,13 @@ class SurfaceTransforms:
             ]
             z, y, x = (slice(b, b + s) for b, s in zip(begin, sizes, strict=True))
             sample[:, z, y, x] = 0
+
+
+def check_shares(**shares: float) -> None:
+    """Raise ConfigError naming the first argument of the transforms outside [0, 1]."""
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise ConfigError(f"transforms.{name}={share}; expected a share in [0, 1].")
 
 
 def sample_generators(batch: Mapping[str, Any], seed: int, epoch: int) -> list[np.random.Generator]:

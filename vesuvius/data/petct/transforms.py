@@ -11,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor
 
+from vesuvius.data.transforms import check_shares
 from vesuvius.errors import ConfigError
 
 GRID = 512.0
@@ -61,18 +62,9 @@ class PETCTTransforms:
         noise_share: float = 0.2,
         max_noise: float = 0.05,
     ) -> None:
-        shares = {
-            "affine_share": affine_share,
-            "elastic_share": elastic_share,
-            "intensity_share": intensity_share,
-            "noise_share": noise_share,
-            "max_shift": max_shift,
-            "intensity": intensity,
-            "max_noise": max_noise,
-        }
-        for name, share in shares.items():
-            if not 0 <= share <= 1:
-                raise ConfigError(f"transforms.{name}={share}; expected a value in [0, 1].")
+        check_shares(affine_share=affine_share, elastic_share=elastic_share)
+        check_shares(intensity_share=intensity_share, noise_share=noise_share)
+        check_shares(max_shift=max_shift, intensity=intensity, max_noise=max_noise)
         if not 0 <= max_degrees <= 180 or not 0 <= max_scale < 1:
             raise ConfigError(
                 f"transforms.max_degrees={max_degrees} must lie in [0, 180], transforms.max_scale="
