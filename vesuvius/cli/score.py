@@ -4,19 +4,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vesuvius.cli.score_files import pair_up, read_volume, write_csv
 from vesuvius.cli.score_groups import group_means, print_groups
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     from rich.progress import Progress
 
 HELP = "score predicted masks against labels with the competition's metric"
 
 _WORST = 3
-_SUFFIXES = (".tif", ".tiff", ".npy", ".zarr")
-_NAME_TAILS = {"prediction": ("_mask", "_prediction", "_pred"), "label": ("_label",)}
-_ARRAYS = {"prediction": "mask", "label": "label"}
 _PARTS = ("score", "topo", "surface_dice", "voi_score", "voi_split", "voi_merge", "dice")
 _FEATURES = ("components", "tunnels", "cavities")
 
@@ -89,87 +85,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def find_volumes(path: Path, kind: str) -> dict[str, Path]:
-    """Return {id: path} of the masks ("prediction") or labels ("label") in a folder, or of a file.
-
-    Raises:
-        VolumeNotFoundError: nothing there.
-        PairingError: two files are of one id.
-    """
-    from vesuvius.errors import PairingError, VolumeNotFoundError
-
-    if not path.exists():
-        raise VolumeNotFoundError(f"{kind}s: '{path}' does not exist")
-    single = path.suffix.lower() in _SUFFIXES
-    files = [path] if single or not path.is_dir() else sorted(path.iterdir())
-    found: dict[str, Path] = {}
-    for file in files:
-        if file.suffix.lower() not in _SUFFIXES or file.name.startswith("."):
-            continue
-        if not single and file.suffix == ".zarr" and not (file / _ARRAYS[kind]).is_dir():
-            continue  # infer.py leaves probabilities beside the masks: no mask, no label
-        name = file.stem
-        for tail in _NAME_TAILS[kind]:
-            name = name.removesuffix(tail)
-        if name in found:
-            raise PairingError(
-                f"{kind}s: '{found[name].name}' and '{file.name}' are both of volume {name}; "
-                "keep one of them"
-            )
-        found[name] = file
-    if not found:
-        raise VolumeNotFoundError(
-            f"{kind}s: '{path}' holds no volume; expected <id>.tif, <id>.npy or <id>.zarr"
-        )
-    return found
-
-
-def pair_up(
-    predictions: Path, labels: Path, *, allow_missing: bool = False
-) -> dict[str, tuple[Path, Path]]:
-    """Return {id: (prediction, label)}.
-
-    Raises:
-        PairingError: names on one side have no partner on the other; all are listed.
-    """
-    from vesuvius.errors import PairingError
-
-    masks, truths = find_volumes(predictions, "prediction"), find_volumes(labels, "label")
-    if len(masks) == len(truths) == 1 and predictions in masks.values():
-        return {next(iter(truths)): (next(iter(masks.values())), next(iter(truths.values())))}
-    missing, extra = sorted(truths.keys() - masks.keys()), sorted(masks.keys() - truths.keys())
-    problems = []
-    if missing and not (allow_missing and len(missing) < len(truths)):
-        problems.append(
-            f"{len(missing)} of {len(truths)} labels have no prediction: {listed(missing)} "
-            "(--allow-missing scores the others)"
-        )
-    if extra:
-        problems.append(f"{len(extra)} of {len(masks)} predictions have no label: {listed(extra)}")
-    if problems:
-        raise PairingError(f"'{predictions}' and '{labels}' do not match: " + "; ".join(problems))
-    return {name: (masks[name], truths[name]) for name in sorted(masks)}
-
-
-def listed(names: list[str], most: int = 20) -> str:
-    """Return names for a message, the first `most` of them."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def read_volume(path: Path, kind: str) -> "npt.NDArray[np.generic]":
-    """Return the (z, y, x) array of a file.
-
-    Raises:
-        VolumeFormatError: not a readable 3-D volume, or a label with values beyond 0, 1, 2.
-    """
-    from vesuvius.data.volume import open_volume
-
-    array = _ARRAYS[kind] if path.suffix.lower() == ".zarr" else None
-    volume: npt.NDArray[np.generic] = open_volume(path, array=array).read_all()
-    return volume
-
-
 def score_volume(name: str, prediction: Path, label: Path, *, threads: int | None = None) -> Row:
     """Return the figures of one volume.
 
@@ -238,8 +153,9 @@ def score_pairs(pairs: dict[str, tuple[Path, Path]], *, jobs: int | None = None)
 def _announce(bar: "Progress") -> str:
     """Return the bar's first text; say so if the metric has to be compiled first."""
     from vesuvius.metrics.compiled import is_cached
+    from vesuvius.metrics.reduction import reduce_columns
 
-    if is_cached():
+    if is_cached(reduce_columns):  # every score needs it
         return "score"
     bar.console.print("compiling the metric once (some ten seconds); later runs start at once")
     return "compiling once"
@@ -265,24 +181,6 @@ def print_table(rows: list[Row], mean: Row) -> None:
     table.add_row(f"mean of {len(rows)}", *(f"{mean[part]:.4f}" for part in _PARTS), style="bold")
     console = Console()
     Console(width=None if console.is_terminal else 140).print(table)
-
-
-def write_csv(path: Path, rows: list[Row]) -> None:
-    """Write the rows atomically.
-
-    Raises:
-        StorageError: the file cannot be written.
-    """
-    import csv
-    import io
-
-    from vesuvius.pictures.style import write_atomic
-
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]), restval="")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomic(path, text.getvalue().encode())
 
 
 def draw_worst(folder: Path, rows: list[Row], pairs: dict[str, tuple[Path, Path]]) -> None:

@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vesuvius.cli.score_files import read_volume, write_csv
+
 if TYPE_CHECKING:
     from vesuvius.metrics.explain import Explanation
     from vesuvius.pictures.explain_html import Section
@@ -44,8 +46,6 @@ def explain_pairs(folder: Path, rows: list[Row], pairs: dict[str, tuple[Path, Pa
         sections.append(section)
         events += found
     if events:
-        from vesuvius.cli.score import write_csv
-
         write_csv(folder / "events.csv", events)
     title = f"Where {len(rows)} volumes lose their score"
     return write_report(
@@ -57,7 +57,6 @@ def explain_one(
     folder: Path, row: Row, pair: tuple[Path, Path]
 ) -> tuple[Row, "Section", list[Row]]:
     """Return a volume's row of the overview, its section and its events; write its files."""
-    from vesuvius.cli.score import read_volume
     from vesuvius.inference.store import write_json
     from vesuvius.metrics.explain import explain
     from vesuvius.pictures.explain import explain_panel, worst_places

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    from vesuvius.cli.score import find_volumes
+    from vesuvius.cli.score_files import find_volumes
     from vesuvius.data.sources import list_volumes
     from vesuvius.data.volume import Volume
     from vesuvius.errors import PairingError

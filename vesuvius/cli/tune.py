@@ -109,7 +109,7 @@ def find_cases(args: argparse.Namespace) -> list["Case"]:
         PairingError: names on one side have no partner.
         ConfigError: the table of scrolls lacks a volume.
     """
-    from vesuvius.cli.score import find_volumes, listed
+    from vesuvius.cli.score_files import find_volumes, listed
     from vesuvius.errors import ConfigError, PairingError
     from vesuvius.tuning.cases import Case
 
@@ -184,7 +184,7 @@ def load_case(case: "Case") -> "CaseData":
         VolumeFormatError: a file is not what it should be.
         ShapeMismatchError: prediction and label differ in shape.
     """
-    from vesuvius.cli.score import read_volume
+    from vesuvius.cli.score_files import read_volume
     from vesuvius.errors import ShapeMismatchError
     from vesuvius.inference.store import load_prediction
     from vesuvius.tuning.cases import CaseData

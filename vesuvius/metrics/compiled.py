@@ -26,13 +26,8 @@ def inlined(function: F) -> F:
     return cast("F", njit(cache=True, nogil=True, inline="always")(function))
 
 
-def is_cached() -> bool:
-    """Return whether an earlier process left the compiled metric on disk (True also if in doubt).
-
-    Looks at the index file of one function that every score needs.
-    """
-    from vesuvius.metrics.reduction import reduce_columns
-
-    cache = getattr(getattr(reduce_columns, "_cache", None), "_cache_file", None)
+def is_cached(function: Callable[..., Any]) -> bool:
+    """Return whether an earlier process left the compiled function on disk (also if in doubt)."""
+    cache = getattr(getattr(function, "_cache", None), "_cache_file", None)
     index = getattr(cache, "_index_path", None)
     return True if index is None else Path(index).exists()

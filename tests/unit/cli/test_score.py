@@ -9,7 +9,7 @@ import tifffile
 import zarr
 
 from vesuvius.cli.main import main
-from vesuvius.cli.score import find_volumes
+from vesuvius.cli.score_files import find_volumes
 from vesuvius.metrics import competition_score, dice
 
 
