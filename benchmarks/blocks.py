@@ -97,15 +97,15 @@ def one(folder, shape, args):
     from vesuvius.data.region import RegionView
     from vesuvius.data.volume import Volume
     from vesuvius.inference import prepare_network, surface_predictor
-    from vesuvius.inference.block_store import BlockStore
     from vesuvius.inference.blocks import predict_blocks
+    from vesuvius.inference.prediction_blocks import PredictionBlocks
     from vesuvius.models.dual_head_unet import DualHeadResUNet3D
 
     torch.manual_seed(0)
     network = DualHeadResUNet3D(n_filters=args.filters).eval()
     predict = Clock(surface_predictor(prepare_network(network, device="cpu", precision="fp32")))
     image = Timed(RegionView(Volume(folder / "volume.zarr")))
-    store = BlockStore(folder, "out", shape_zyx=shape, block=args.edge)
+    store = PredictionBlocks(folder, "out", shape_zyx=shape, block=args.edge)
     write, finish = Clock(store.write), Clock(store.finish)
     write_seconds = []
 

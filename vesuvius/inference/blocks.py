@@ -20,11 +20,11 @@ import torch
 
 from vesuvius.errors import ConfigError, ShapeMismatchError
 from vesuvius.inference.accumulate import CHANNELS, NORMALS, STORED_AS
-from vesuvius.inference.block_store import BlockStore
 from vesuvius.inference.device import select_device
 from vesuvius.inference.reading import ImageVolume, image_scale
 from vesuvius.inference.window_run import Predict, Progress, WindowRun
 from vesuvius.inference.windows import Blend, Overlap, Zyx, plan_windows
+from vesuvius.storage.block_store import BlockStore
 from vesuvius.types import Report
 
 _LOG = logging.getLogger(__name__)

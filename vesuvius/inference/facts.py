@@ -9,7 +9,7 @@ import tifffile
 import zarr
 
 from vesuvius.errors import VolumeFormatError, VolumeNotFoundError
-from vesuvius.inference.store import ATTRIBUTE
+from vesuvius.storage.block_store import ATTRIBUTE
 
 
 def read_provenance(path: str | Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vesuvius.inference.store import write_json
+from vesuvius.storage.files import write_json
 from vesuvius.types import Report
 
 

@@ -1,12 +1,10 @@
 """Predictions on disk: one Zarr v3 group per volume and the mask as TIFF, both all or nothing."""
 
-import contextlib
 import errno
-import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,7 +14,7 @@ import tifffile
 import zarr
 from zarr.codecs import BloscCodec
 
-from vesuvius.errors import ConfigError, StorageError, VolumeFormatError
+from vesuvius.errors import ConfigError, VolumeFormatError
 from vesuvius.inference.accumulate import (
     CHANNELS,
     NORMALS,
@@ -25,17 +23,16 @@ from vesuvius.inference.accumulate import (
     STORED_MAX,
     OutputArray,
 )
+from vesuvius.storage.block_store import ATTRIBUTE, CHUNK
+from vesuvius.storage.files import drop, plain_json, replace_folder, storage_error, storage_errors
+from vesuvius.storage.files import write_json as write_json
 from vesuvius.types import ByteVolume, FloatVolume, Report
 
 _LOG = logging.getLogger(__name__)
 
-ATTRIBUTE = "vesuvius"
-"""Key of this package's attributes in the group."""
 FORMAT_VERSION = 1
 WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """Errors that only writing gives; others in the block may come from reading the image."""
-CHUNK = 64
-"""Chunk edge in voxels: one window layer of 64 fills whole chunks."""
 
 
 def prediction_path(folder: str | os.PathLike[str], volume_id: str) -> Path:
@@ -62,6 +59,31 @@ def finished_prediction(
         return True
     _LOG.info("%s was made with other settings; it is made again", path)
     return False
+
+
+def output_names(outputs: Sequence[str]) -> list[str]:
+    """Return what to store in the order of the channels.
+
+    Raises:
+        ConfigError: an unknown name, or no probability.
+    """
+    if PROBABILITY not in outputs or not set(outputs) <= set(CHANNELS):
+        msg = f"outputs must hold 'probability' and may hold {list(CHANNELS)}, got {outputs!r}"
+        raise ConfigError(msg)
+    return [name for name in CHANNELS if name in outputs]
+
+
+def group_attributes(
+    names: Sequence[str], settings: Mapping[str, Any], provenance: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what a group says under ATTRIBUTE from the start: how to read it, what made it."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "stored_max": {name: STORED_MAX[name] for name in names},
+        "value": "stored / stored_max; normals ordered nz, ny, nx",
+        "settings": plain_json(settings),
+        "provenance": plain_json(provenance),
+    }
 
 
 class PredictionWriter:
@@ -94,21 +116,11 @@ class PredictionWriter:
         settings: Mapping[str, Any] | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
-        unknown = sorted(set(outputs) - set(CHANNELS))
-        if unknown or PROBABILITY not in outputs:
-            msg = f"outputs must hold 'probability' and may hold {list(CHANNELS)}, got {outputs!r}"
-            raise ConfigError(msg)
+        self._names = output_names(outputs)
         self.path = prediction_path(folder, volume_id)
         self._partial = self.path.with_name(self.path.name + ".partial")
         self._shape = tuple(int(n) for n in shape_zyx)
-        self._names = [name for name in CHANNELS if name in outputs]
-        self._attributes = {
-            "format_version": FORMAT_VERSION,
-            "stored_max": {name: STORED_MAX[name] for name in self._names},
-            "value": "stored / stored_max; normals ordered nz, ny, nx",
-            "settings": plain_json(settings or {}),
-            "provenance": plain_json(provenance or {}),
-        }
+        self._attributes = group_attributes(self._names, settings or {}, provenance or {})
         self.arrays: dict[str, OutputArray] = {}
         self._group: zarr.Group | None = None
 
@@ -148,7 +160,7 @@ class PredictionWriter:
         finally:
             shutil.rmtree(self._partial, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in WRITE_ERRORS:
-            raise _storage_error(self.path, error) from error
+            raise storage_error(self.path, error) from error
 
 
 def read_prediction(
@@ -229,68 +241,5 @@ def write_mask(
             )
             partial.replace(target)
     finally:
-        _drop(partial)
+        drop(partial)
     return target
-
-
-def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> Path:
-    """Write strict JSON atomically; numbers that are not finite become null."""
-    target = Path(path)
-    partial = target.with_name(target.name + ".partial")
-    try:
-        with storage_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(plain_json(content), indent=2) + "\n", encoding="utf-8")
-            partial.replace(target)
-    finally:
-        _drop(partial)
-    return target
-
-
-@contextlib.contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError of the block into a StorageError that names the path."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except OSError as error:
-        raise _storage_error(path, error) from error
-
-
-def _storage_error(path: Path, error: OSError) -> StorageError:
-    return StorageError(
-        f"cannot write {path}: {error.strerror or error}; free disk space or choose another output "
-        "folder. Nothing half-written is left; run again to resume"
-    )
-
-
-def _drop(partial: Path) -> None:
-    """Remove a temporary file if there is one; the first error is the one to report."""
-    with contextlib.suppress(OSError):
-        partial.unlink(missing_ok=True)
-
-
-def replace_folder(source: Path, target: Path) -> None:
-    """Rename a folder into place; an older one there steps aside first."""
-    old = target.with_name(target.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    source.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def plain_json(value: Any) -> Any:
-    """Return a copy of JSON types only, so that what is stored compares equal to what is read."""
-    if isinstance(value, Mapping):
-        return {str(key): plain_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain_json(item) for item in value]
-    if isinstance(value, np.generic):
-        return plain_json(value.item())
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    if value is None or isinstance(value, (str, int, bool)):
-        return value
-    return str(value)

@@ -10,7 +10,7 @@ import numpy as np
 import tifffile
 
 from vesuvius.errors import PairingError, ShapeMismatchError, StorageError, VolumeFormatError
-from vesuvius.inference.store import storage_errors
+from vesuvius.storage.files import storage_errors
 from vesuvius.types import ByteVolume
 
 Zyx = tuple[int, int, int]

@@ -30,7 +30,6 @@ from vesuvius.inference import (
     write_mask,
 )
 from vesuvius.inference.accumulate import NORMALS, PROBABILITY
-from vesuvius.inference.block_store import remove_leftovers
 from vesuvius.inference.store import load_prediction, prediction_path, write_json
 from vesuvius.runtime.ensemble import (
     build_ensemble,
@@ -44,6 +43,7 @@ from vesuvius.runtime.memory_errors import inference_memory
 from vesuvius.runtime.nnunet_predict import NnunetInference, nnunet_inference
 from vesuvius.runtime.results import Results
 from vesuvius.runtime.run_folder import file_hash
+from vesuvius.storage.block_store import remove_leftovers
 from vesuvius.types import Postprocess, Report
 
 log = logging.getLogger(__name__)
@@ -219,7 +219,7 @@ def handle_volume(
     settings = volume_settings(job, path, image)
     facts = provenance(job.cfg, models=job.models, settings=settings, image=image)
     if finished_prediction(job.out_dir, volume_id, settings):
-        remove_leftovers(job.out_dir, volume_id)
+        remove_leftovers(prediction_path(job.out_dir, volume_id))
         report.add_skipped(volume_id)
     elif use_blocks(job.cfg, image):
         figures = predict_blockwise(job, volume_id, image, settings, facts, show)

@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 from vesuvius.data.region import RegionView
 from vesuvius.data.volume import Volume
 from vesuvius.errors import ConfigError, ShapeMismatchError
-from vesuvius.inference.block_store import BlockStore
 from vesuvius.inference.blocks import predict_blocks
+from vesuvius.inference.prediction_blocks import PredictionBlocks
 from vesuvius.types import Report
 
 Zyx = tuple[int, int, int]
@@ -88,7 +88,7 @@ def predict_in_blocks(
         VesuviusError: as in `predict_blocks`.
     """
     rank, world = which_rank(cfg)
-    store = BlockStore(
+    store = PredictionBlocks(
         cfg.out_dir,
         volume_id,
         shape_zyx=image.shape,

@@ -13,10 +13,10 @@ import zarr
 from vesuvius.data.volume import open_volume
 from vesuvius.errors import ConfigError, ShapeMismatchError
 from vesuvius.inference import predict_volume
-from vesuvius.inference.block_store import BlockStore
 from vesuvius.inference.blocks import plan_columns, predict_blocks
-from vesuvius.inference.ome import halved, num_levels
+from vesuvius.inference.prediction_blocks import PredictionBlocks
 from vesuvius.inference.store import finished_prediction, read_prediction
+from vesuvius.storage.ome import halved, num_levels
 
 SHAPE = (130, 66, 66)
 HOW = {"roi_zyx": (48, 40, 40), "overlap": 0.25, "device": "cpu"}
@@ -44,7 +44,7 @@ def files(root):
 
 
 def blocks_of(folder, image, **how):
-    store = BlockStore(folder, "v", shape_zyx=image.shape, block=64)
+    store = PredictionBlocks(folder, "v", shape_zyx=image.shape, block=64)
     return predict_blocks(predict, image, store, **{**HOW, "max_bytes": 1, **how})
 
 
@@ -86,7 +86,7 @@ import os, signal, sys
 import numpy as np
 sys.path.insert(0, {tests!r})
 import test_blocks as t
-from vesuvius.inference import block_store
+from vesuvius.storage import block_store
 import zarr.storage._local as local
 
 folder, point = sys.argv[1], sys.argv[2]
@@ -101,9 +101,9 @@ write_json, replace_folder, replace = (
     block_store.write_json, block_store.replace_folder, local.Path.replace
 )
 kind, number = point.split(":")
-def recorded(path, content):  # around the record of a block
+def recorded(path, content, **how):  # around the record of a block
     if kind == "before-record" and "_" in path.name: after(int(number))
-    write_json(path, content)
+    write_json(path, content, **how)
     if kind == "after-record" and "_" in path.name: after(int(number))
 def renamed(source, target):  # of one shard
     if kind == "before-shard" and "/c/" in str(target): after(int(number))
@@ -153,7 +153,7 @@ def test_killed_at_every_kind_of_moment_it_ends_with_the_same_bytes(undisturbed,
 
 def test_recorded_blocks_are_not_predicted_again(tmp_path):
     image = volume((64, 64, 150))
-    store = BlockStore(tmp_path, "v", shape_zyx=image.shape, block=64)
+    store = PredictionBlocks(tmp_path, "v", shape_zyx=image.shape, block=64)
     seen = []
 
     def counting(batch):
@@ -172,12 +172,12 @@ def test_recorded_blocks_are_not_predicted_again(tmp_path):
 
 
 def test_other_settings_are_refused_not_mixed(tmp_path):
-    BlockStore(tmp_path, "v", shape_zyx=(64, 64, 64), settings={"tta": "none"}, block=64)
-    with pytest.raises(ConfigError, match=r"begun with other settings; go on with those"):
-        BlockStore(tmp_path, "v", shape_zyx=(64, 64, 64), settings={"tta": "flips"}, block=64)
+    PredictionBlocks(tmp_path, "v", shape_zyx=(64, 64, 64), settings={"tta": "none"}, block=64)
+    with pytest.raises(ConfigError, match=r"begun with other settings \(tta\); go on with those"):
+        PredictionBlocks(tmp_path, "v", shape_zyx=(64, 64, 64), settings={"tta": "flips"}, block=64)
     with pytest.raises(ConfigError, match=r"multiple of 64.*block_edge"):
-        BlockStore(tmp_path, "w", shape_zyx=(64, 64, 64), block=100)
-    store = BlockStore(tmp_path, "w", shape_zyx=(64, 64, 64), block=64)
+        PredictionBlocks(tmp_path, "w", shape_zyx=(64, 64, 64), block=100)
+    store = PredictionBlocks(tmp_path, "w", shape_zyx=(64, 64, 64), block=64)
     with pytest.raises(ShapeMismatchError, match="its store"):
         predict_blocks(predict, volume((64, 64, 65)), store, **HOW)
     with pytest.raises(ConfigError, match="rank is 2 of 2"):
@@ -202,7 +202,7 @@ def test_air_and_masked_windows_are_not_predicted(tmp_path):
             reads.append(key[2].start)
             return image[key]
 
-    store = BlockStore(tmp_path / "mask", "v", shape_zyx=image.shape, block=64)
+    store = PredictionBlocks(tmp_path / "mask", "v", shape_zyx=image.shape, block=64)
     predict_blocks(
         predict, Watched(), store, **HOW, max_bytes=1, occupied=lambda start, stop: start[2] < 64
     )
@@ -211,7 +211,7 @@ def test_air_and_masked_windows_are_not_predicted(tmp_path):
 
 def test_store_is_an_ome_zarr_with_the_source_s_transform(tmp_path):
     image = volume((70, 64, 65))
-    store = BlockStore(
+    store = PredictionBlocks(
         tmp_path, "v", shape_zyx=image.shape, block=64, settings={"a": 1},
         voxel_size_zyx_um=(7.91, 7.91, 7.91), origin_zyx=(100, 0, 10),
     )  # fmt: skip
@@ -242,7 +242,7 @@ def test_pyramid_arithmetic():
 
 
 def test_columns_cover_every_block_once(tmp_path):
-    store = BlockStore(tmp_path, "v", shape_zyx=(200, 130, 300), block=64)
+    store = PredictionBlocks(tmp_path, "v", shape_zyx=(200, 130, 300), block=64)
     for max_bytes, at_least in ((1, 1), (10**7, 1), (10**9, 7)):
         columns = plan_columns(store, (32, 32, 32), max_bytes=max_bytes, at_least=at_least)
         assert len(columns) >= min(at_least, 4)

@@ -1,12 +1,37 @@
-"""OME-Zarr 0.5 metadata of predictions, and the arithmetic of their pyramids."""
+"""Arrays of a block store, their OME-Zarr 0.5 metadata and the arithmetic of their pyramids."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from vesuvius.inference.accumulate import NORMALS
+
+@dataclass(frozen=True, slots=True)
+class BlockArray:
+    """One array of a store.
+
+    Attributes:
+        name: level k of it is the array `name` (k = 0) or `name_k`.
+        dtype: of its voxels.
+        components: length of the leading axis `c`, 0 without one.
+        pick: coarser levels take every other voxel (numbers, axes); False: the rounded mean.
+    """
+
+    name: str
+    dtype: str
+    components: int = 0
+    pick: bool = False
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """Return the shape in front of z, y, x."""
+        return (self.components,) if self.components else ()
+
+    def at(self, level: int) -> str:
+        """Return the name of one level: level 0 keeps the array's own."""
+        return self.name if level == 0 else f"{self.name}_{level}"
 
 
 def num_levels(shape_zyx: Sequence[int], smallest: int) -> int:
@@ -19,17 +44,17 @@ def num_levels(shape_zyx: Sequence[int], smallest: int) -> int:
 
 
 def multiscale(
-    names: Sequence[str],
+    arrays: Sequence[BlockArray],
     levels: int,
     *,
     voxel_size_zyx_um: Sequence[float] | None,
     origin_zyx: Sequence[int],
     name: str,
 ) -> dict[str, Any]:
-    """Return the `ome` attribute: one multiscale image an output, the first one is shown.
+    """Return the `ome` attribute: one multiscale image an array, the first one is shown.
 
     Args:
-        names: outputs; level k of output `n` is the array `n` (k = 0) or `n_k`.
+        arrays: of the group.
         levels: number of levels.
         voxel_size_zyx_um: micrometres, None leaves the axes without unit at scale 1.
         origin_zyx: voxel of the source at which the arrays begin.
@@ -40,25 +65,25 @@ def multiscale(
     size = [1.0] * 3 if voxel_size_zyx_um is None else [float(n) for n in voxel_size_zyx_um]
     unit = {} if voxel_size_zyx_um is None else {"unit": "micrometer"}
     images = []
-    for output in names:
-        lead = output == NORMALS
+    for array in arrays:
+        lead = bool(array.components)
         axes = [{"name": "c", "type": "channel"}] if lead else []
         axes += [{"name": axis, "type": "space", **unit} for axis in "zyx"]
         datasets = []
         for level in range(levels):
-            shift = 0.0 if lead else (2**level - 1) / 2  # normals are picked, not averaged
+            shift = 0.0 if array.pick else (2**level - 1) / 2
             scale = [2**level * s for s in size]
             move = [(o + shift) * s for o, s in zip(origin_zyx, size, strict=True)]
             datasets.append(
                 {
-                    "path": output if level == 0 else f"{output}_{level}",
+                    "path": array.at(level),
                     "coordinateTransformations": [
                         {"type": "scale", "scale": [1.0] * lead + scale},
                         {"type": "translation", "translation": [0.0] * lead + move},
                     ],
                 }
             )
-        images.append({"name": f"{name} {output}", "axes": axes, "datasets": datasets})
+        images.append({"name": f"{name} {array.name}", "axes": axes, "datasets": datasets})
     return {"version": "0.5", "multiscales": images}
 
 
@@ -68,7 +93,7 @@ def halved(fine: npt.NDArray[Any], *, pick: bool) -> npt.NDArray[Any]:
     At an odd edge the last voxel stands for the missing one.
 
     Args:
-        fine: (..., z, y, x) integers.
+        fine: (..., z, y, x) integers; with `pick` anything.
         pick: take the first voxel of each cell: the mean of n and -n is no normal.
     """
     if pick:

@@ -1,0 +1,90 @@
+"""Atomic files and folders, JSON that compares equal after reading, errors that name the path."""
+
+import contextlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vesuvius.errors import StorageError
+
+
+def write_json(
+    path: str | os.PathLike[str], content: Mapping[str, Any], *, shared: bool = False
+) -> Path:
+    """Write strict JSON atomically; numbers that are not finite become null.
+
+    Args:
+        path: of the file; its folder is made if missing.
+        content: anything `plain_json` knows.
+        shared: several processes may write this file at once; the last one stays.
+
+    Raises:
+        StorageError: the disk is full or the folder cannot be written.
+    """
+    target = Path(path)
+    own = f".{uuid.uuid4().hex}" if shared else ""
+    partial = target.with_name(f"{target.name}{own}.partial")
+    try:
+        with storage_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(json.dumps(plain_json(content), indent=2) + "\n", encoding="utf-8")
+            partial.replace(target)
+    finally:
+        drop(partial)
+    return target
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a StorageError that names the path."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise storage_error(path, error) from error
+
+
+def storage_error(path: Path, error: OSError) -> StorageError:
+    """Return the error of a path that cannot be written."""
+    return StorageError(
+        f"cannot write {path}: {error.strerror or error}; free disk space or choose another output "
+        "folder. Nothing half-written is left; run again to resume"
+    )
+
+
+def drop(partial: Path) -> None:
+    """Remove a temporary file if there is one; the first error is the one to report."""
+    with contextlib.suppress(OSError):
+        partial.unlink(missing_ok=True)
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Rename a folder into place; an older one there steps aside first."""
+    old = target.with_name(target.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    source.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def plain_json(value: Any) -> Any:
+    """Return a copy of JSON types only, so that what is stored compares equal to what is read."""
+    if isinstance(value, Mapping):
+        return {str(key): plain_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_json(item) for item in value]
+    if isinstance(value, np.generic):
+        return plain_json(value.item())
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if value is None or isinstance(value, (str, int, bool)):
+        return value
+    return str(value)
