@@ -276,10 +276,9 @@ def _differing(stored: Mapping[str, Any], work: Mapping[str, Any]) -> str:
     old, new = stored.get("settings"), work["settings"]
     if "settings" not in keys or not isinstance(old, Mapping):
         return ", ".join(keys)
-    inner = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    return ", ".join(
-        [*(key for key in keys if key != "settings"), f"settings ({', '.join(inner)})"]
-    )
+    keys.remove("settings")
+    inner = ", ".join(key for key in {**old, **new} if old.get(key) != new.get(key))
+    return ", ".join([*keys, f"settings ({inner})"])
 
 
 def remove_leftovers(path: Path) -> None:
