@@ -18,6 +18,7 @@ COMMANDS = (
     "phantom",
     "prepare",
     "verify",
+    "view",
     "splits",
     "oof",
     "score",

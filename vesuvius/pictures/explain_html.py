@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vesuvius.pictures.page import page
 from vesuvius.pictures.style import write_atomic
 
 Cell = str | float | int
@@ -60,14 +61,11 @@ def write_report(
     """
     names = {section.name for section in sections}
     parts = [
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>",
         f"<h1>{html.escape(title)}</h1><p class='note'>{html.escape(note)}</p>",
         _table(overview, names),
         *(_section(section) for section in sections),
-        "</body></html>",
     ]
-    return write_atomic(path, "\n".join(parts).encode())
+    return write_atomic(path, page(title, "\n".join(parts), style=_STYLE).encode())
 
 
 def _section(section: Section) -> str:
