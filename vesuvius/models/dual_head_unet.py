@@ -76,12 +76,13 @@ class DualHeadResUNet3D(PaddedNetwork):
             for w, s in zip(widths[-2::-1], strides[::-1], strict=True)
         )
         self.decoder = nn.ModuleList(ResidualBlock3D(2 * w, w, norm=norm) for w in widths[-2::-1])
-        self.surface_head = nn.Conv3d(n_filters, 1, 1)
-        self.normals_head = nn.Conv3d(n_filters, 3, 1) if normals_head else None
-        assert self.surface_head.bias is not None
-        nn.init.constant_(self.surface_head.bias, surface_bias)
-        self.add_deep_heads(widths[:-1], deep_supervision, bias=surface_bias)
-        self.read_distance(sdf_distance, self.surface_head, bias=surface_bias)
+        self.add_heads(
+            widths[:-1],
+            normals_head=normals_head,
+            surface_bias=surface_bias,
+            deep_supervision=deep_supervision,
+            sdf_distance=sdf_distance,
+        )
 
     def features(self, image: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b n z y x"]:
         """Return the last feature map; (z, y, x) must divide by `divisor_zyx`."""

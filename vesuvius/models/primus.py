@@ -196,10 +196,7 @@ class Primus3D(PaddedNetwork):
             self.decoder.append(ChannelNorm(out))
             self.decoder.append(nn.GELU())
             width = out
-        self.surface_head = nn.Conv3d(width, 1, 1)
-        self.normals_head = nn.Conv3d(width, 3, 1) if normals_head else None
-        assert self.surface_head.bias is not None
-        nn.init.constant_(self.surface_head.bias, surface_bias)
+        self.add_heads([width], normals_head=normals_head, surface_bias=surface_bias)
 
     def features(self, image: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b n z y x"]:
         """Return the decoder's map at full resolution; (z, y, x) must divide by the patch."""

@@ -68,13 +68,13 @@ class ResEncSurface(PaddedNetwork):
         self.unet.decoder.seg_layers = nn.ModuleList()
         self.in_channels = in_channels
         self.divisor_zyx = self.unet.divisor_zyx
-        channels = self.unet.features_per_stage[:-1]
-        self.surface_head = nn.Conv3d(channels[0], 1, 1)
-        self.normals_head = nn.Conv3d(channels[0], 3, 1) if normals_head else None
-        assert self.surface_head.bias is not None
-        nn.init.constant_(self.surface_head.bias, surface_bias)
-        self.add_deep_heads(channels, deep_supervision, bias=surface_bias)
-        self.read_distance(sdf_distance, self.surface_head, bias=surface_bias)
+        self.add_heads(
+            self.unet.features_per_stage[:-1],
+            normals_head=normals_head,
+            surface_bias=surface_bias,
+            deep_supervision=deep_supervision,
+            sdf_distance=sdf_distance,
+        )
 
     def features(self, image: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b n z y x"]:
         """Return the finest feature map; (z, y, x) must divide by `divisor_zyx`."""

@@ -87,11 +87,34 @@ class Head3D(nn.Module):
         return cells.reshape(b, -1, z * s, y * s, w * s)
 
 
+def biased_conv(channels: int, bias: float) -> nn.Conv3d:
+    """Return a 1^3 convolution to one channel that starts from this bias."""
+    conv = nn.Conv3d(channels, 1, 1)
+    assert conv.bias is not None
+    nn.init.constant_(conv.bias, bias)
+    return conv
+
+
+def distance_bias(sdf_distance: float, surface_bias: float) -> float:
+    """Return the bias with which a head of signed distance starts from `surface_bias`.
+
+    Raises:
+        ConfigError: a distance that cannot hold that logit.
+    """
+    start = -surface_bias * SDF_SOFTNESS / sdf_distance if sdf_distance > 0 else 1.0
+    if not -1 < start < 1:
+        raise ConfigError(
+            f"model.sdf_distance={sdf_distance} must exceed {abs(surface_bias) * SDF_SOFTNESS} "
+            f"voxels to start at model.surface_bias={surface_bias}; 4 to 8 are usual."
+        )
+    return math.atanh(start)
+
+
 class PaddedNetwork(nn.Module):
     """Images of any size through `features` and the heads: padded (replicated), then cut back.
 
-    Subclasses set the attributes below and implement `features`; those that can supervise coarser
-    levels call `add_deep_heads` and implement `feature_levels`.
+    Subclasses set the attributes below (`add_heads` sets the heads) and implement `features`; those
+    that can supervise coarser levels implement `feature_levels`.
     """
 
     in_channels: int
@@ -124,41 +147,41 @@ class PaddedNetwork(nn.Module):
         """Return the feature maps of the decoder's levels, the finest first."""
         return [self.features(image)]
 
-    def add_deep_heads(self, channels: Sequence[int], count: int, *, bias: float) -> None:
-        """Add surface heads to the `count` levels after the finest; `channels` are all levels'.
+    def add_heads(
+        self,
+        channels: Sequence[int],
+        *,
+        normals_head: bool,
+        surface_bias: float,
+        deep_supervision: int = 0,
+        sdf_distance: float | None = None,
+    ) -> None:
+        """Add heads, 1^3 convolutions, to the levels of a decoder.
+
+        Args:
+            channels: of all levels, the finest first; that one has the image's resolution.
+            normals_head: predict the sheet's normal as well.
+            surface_bias: surface logit to start from.
+            deep_supervision: so many levels after the finest get a surface head.
+            sdf_distance: the finest surface head gives the signed distance, within +- so many
+                voxels; None = the logit.
 
         Raises:
-            ConfigError: fewer levels than that.
+            ConfigError: fewer levels than that, or a distance that cannot hold the first logit.
         """
-        if not 0 <= count < len(channels):
+        if not 0 <= deep_supervision < len(channels):
             raise ConfigError(
-                f"model.deep_supervision={count}; expected 0 to {len(channels) - 1}: the decoder "
-                f"has {len(channels)} levels and the finest has its heads already."
+                f"model.deep_supervision={deep_supervision}; expected 0 to {len(channels) - 1}: "
+                f"the decoder has {len(channels)} levels and the finest has its heads already."
             )
-        if count:
-            self.deep_heads = nn.ModuleList(nn.Conv3d(n, 1, 1) for n in channels[1 : count + 1])
-            for head in self.deep_heads:
-                assert isinstance(head, nn.Conv3d)
-                assert head.bias is not None
-                nn.init.constant_(head.bias, bias)
-
-    def read_distance(self, distance: float | None, head: nn.Conv3d, *, bias: float) -> None:
-        """Let the surface head give a signed distance; `bias` is the surface logit to start from.
-
-        Raises:
-            ConfigError: a distance that cannot hold the first logit.
-        """
-        self.sdf_distance = distance
-        if distance is None:
-            return
-        start = -bias * SDF_SOFTNESS / distance if distance > 0 else 1.0
-        if not -1 < start < 1:
-            raise ConfigError(
-                f"model.sdf_distance={distance} must exceed {abs(bias) * SDF_SOFTNESS} voxels to "
-                f"start at model.surface_bias={bias}; 4 to 8 are usual."
+        self.sdf_distance = sdf_distance
+        first = surface_bias if sdf_distance is None else distance_bias(sdf_distance, surface_bias)
+        self.surface_head = biased_conv(channels[0], first)
+        self.normals_head = nn.Conv3d(channels[0], 3, 1) if normals_head else None
+        if deep_supervision:
+            self.deep_heads = nn.ModuleList(
+                biased_conv(n, surface_bias) for n in channels[1 : deep_supervision + 1]
             )
-        assert head.bias is not None
-        nn.init.constant_(head.bias, math.atanh(start))
 
     def forward(self, image: Float[Tensor, "b c z y x"]) -> dict[str, Tensor]:
         """Return the heads for an image in [0, 1] of any (z, y, x).
