@@ -6,7 +6,7 @@ import types
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 from scipy.sparse.linalg import spsolve
@@ -120,6 +120,8 @@ def random_case(seed, shape, share, flat):
 )
 def test_equals_direct_solve(seed, shape, share, flat, rim, axial):
     probability, normals = random_case(seed, shape, share, flat)
+    nodes = probability > 0.5
+    assume(not nodes.any() or normals[:, nodes].any())  # without a normal there is no graph
     expected = direct(probability, normals, rim=rim, axial=axial)
     solution = solve_harmonic(probability, normals, rim=rim, axial_normals=axial)
     if not solution.fallback:
