@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -27,7 +28,7 @@ from vesuvius.runtime.memory_errors import training_memory
 from vesuvius.runtime.quiet import quiet
 from vesuvius.runtime.run_split import keep_split
 from vesuvius.runtime.sweep import isolate_job
-from vesuvius.runtime.wandb_run import name_wandb_run
+from vesuvius.runtime.wandb_run import name_wandb_run, publish_objective
 from vesuvius.runtime.weights import describe_differences, load_network, read_checkpoint
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ def train(cfg: DictConfig) -> float | None:
         load_network(module.model, cfg.weights)  # type: ignore[arg-type]
     if resume:
         prepare_resume(module, resume, folder)
-    callbacks: list[Callback] = [DataFingerprint(folder), *build_list(cfg.callbacks)]
+    callbacks = build_callbacks(cfg, folder)
     loggers: list[Logger] = build_list(cfg.logger)
     try:
         trainer: Trainer = instantiate(
@@ -159,6 +160,14 @@ def build_list(group: DictConfig | None) -> list[Any]:
     return [instantiate(node, _convert_="all") for node in nodes]
 
 
+def build_callbacks(cfg: DictConfig, folder: Path) -> list[Callback]:
+    """Return the run's callbacks; trainer.enable_progress_bar=false leaves out the progress bar."""
+    callbacks: list[Callback] = [DataFingerprint(folder), *build_list(cfg.callbacks)]
+    if cfg.trainer.enable_progress_bar is False:  # Lightning refuses a bar that is switched off
+        callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
+    return callbacks
+
+
 @rank_zero_only
 def record(cfg: DictConfig, module: Any, datamodule: Any, loggers: list[Logger]) -> None:
     """Save what the run is and tell the loggers."""
@@ -180,13 +189,14 @@ def record(cfg: DictConfig, module: Any, datamodule: Any, loggers: list[Logger])
 
 @rank_zero_only
 def announce(cfg: DictConfig, trainer: Trainer, value: float | None, folder: Path) -> None:
-    """Write `result.json` and say where the results lie."""
+    """Write `result.json`, tell the loggers the objective, say where the results lie."""
     scores = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
     if not getattr(trainer, "fast_dev_run", False):
         write_json(
             folder / "result.json",
             {"objective": value, "config": config_fingerprint(cfg), "metrics": scores},
         )
+    publish_objective(trainer.loggers, value)
     text = ", ".join(f"{name} {score:.4f}" for name, score in sorted(scores.items()))
     log.info("finished after %d epochs: %s", trainer.current_epoch, text or "no validation")
     log.info("results in %s", folder)
