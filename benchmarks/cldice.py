@@ -21,6 +21,7 @@ from torch import Tensor
 from vesuvius.losses.cldice import CenterlineDiceLoss
 from vesuvius.losses.composite import LossTerm
 from vesuvius.losses.recall import MedialRecallLoss
+from vesuvius.runtime.model_bench import PeakMemory
 
 NAMES = ("monai", "ours", "ours, new label each step", "ours, tolerance 1e-3", "medial recall")
 
@@ -67,18 +68,12 @@ def make_step(name: str, size: int, iterations: int) -> Callable[[], float]:
     return own_step
 
 
-def status_mib(field: str) -> float:
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
-
-
 def measure_memory(name: str, size: int, iterations: int) -> None:
     make_step(name, 16, 2)()  # imports and thread pools
     step = make_step(name, size, iterations)
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak so far
-    before = status_mib("VmRSS")
-    step()
-    print(f"{status_mib('VmHWM') - before:.1f}")
+    with PeakMemory(torch.device("cpu")) as peak:
+        step()
+    print(f"{peak.mib:.1f}")
 
 
 def memory_in_own_process(name: str, size: int, iterations: int) -> float:

@@ -19,11 +19,12 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from vesuvius.runtime.model_bench import PeakMemory
 
 LEVELS = ((64, 256), (128, 128), (256, 64))
 NUM_SOURCES = 4
@@ -65,22 +66,15 @@ def best_seconds(run: Callable[[], Any], repeats: int) -> float:
     return min(times)
 
 
-def resident_mb(name: str) -> float:
-    """Return VmHWM (peak) or VmRSS (now) of this process; Linux only."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith(name)) / 1024
-
-
 def measure_memory(which: str, level: int) -> float:
     """Return MB that one call adds to the peak; in a process of its own."""
     fusion, sources = make_level(*LEVELS[level])
     with torch.inference_mode():
         small = [s[:, :, :16, :16].contiguous() for s in sources]
         direct(fusion, small)  # libraries are loaded
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts from what is held now
-        before = resident_mb("VmRSS")
-        (direct if which == "direct" else ours)(fusion, sources)
-    return resident_mb("VmHWM") - before
+        with PeakMemory(torch.device("cpu")) as peak:
+            (direct if which == "direct" else ours)(fusion, sources)
+    return peak.mib
 
 
 def run_memory(which: str, level: int) -> float:
