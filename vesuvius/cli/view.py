@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{len(content) / _MB:.0f} MB is above --max-mb {args.max_mb:g}", file=sys.stderr)
         factor = max(factor + 1, round(factor * too_large ** (1 / 3)))
     write_view(args.out, content)
-    print(f"{args.out}: {len(content) / _MB:.1f} MB")
+    print(f"{args.out}: {len(content) / _MB:.2f} MB")
     return 0
 
 
