@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from vesuvius.runtime.train import train
+from vesuvius.runtime.user_errors import user_errors
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -21,37 +24,44 @@ def run(*command, cwd=ROOT):
     )
 
 
-CASES = {
-    "no such data": (
-        ["train.py", "data=surface_zarr", "data.root=/nowhere"],
-        "/nowhere: no such folder",
-    ),
-    "data.root is required": (
-        ["train.py", "data=surface_zarr"],
-        "Missing mandatory value: data.root",
-    ),
-    "weighted objective": (
-        ["train.py", "optimized_metric=val/loss/total"],
-        "optimized_metric=val/loss/total is a loss",
-    ),
-    "head without a term": (
-        ["train.py", "loss/term=[dice,bce]"],
-        "head 'normals' has no loss term",
-    ),
-    "bad argument value": (["train.py", "model.norm=layer"], "model.norm is 'layer'"),
-    "no such run": (["infer.py", "run_dir=/nowhere", "volume=/nowhere"], "/nowhere"),
-}
-if not torch.cuda.is_available():
-    CASES["no GPU"] = (["train.py", "trainer=gpu"], "torch sees no GPU")
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_errors_are_one_message_and_exit_2(case, tmp_path):
-    command, message = CASES[case]
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["train.py", "data=surface_zarr", "data.root=/nowhere"], "/nowhere: no such folder"),
+        (["infer.py", "run_dir=/nowhere", "volume=/nowhere"], "/nowhere"),
+    ],
+)
+def test_errors_are_one_message_and_exit_2(command, message, tmp_path):
     done = run(*command, f"hydra.run.dir={tmp_path}", f"paths.data_dir={tmp_path}")
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+CASES = {
+    "data.root is required": ("data=surface_zarr", "Missing mandatory value: data.root"),
+    "weighted objective": (
+        "optimized_metric=val/loss/total",
+        "optimized_metric=val/loss/total is a loss",
+    ),
+    "head without a term": ("loss/term=[dice,bce]", "head 'normals' has no loss term"),
+    "bad argument value": ("model.norm=layer", "model.norm is 'layer'"),
+}
+if not torch.cuda.is_available():
+    CASES["no GPU"] = ("trainer=gpu", "torch sees no GPU")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_errors_of_training_say_what_to_change(case, tmp_path, compose_config, capfd):
+    """As above without a new process: what `vesuvius.train.main` does with its configuration."""
+    override, message = CASES[case]
+    cfg = compose_config("train", [override, f"paths.data_dir={tmp_path}"], tmp_path)
+    with pytest.raises(SystemExit) as left, user_errors():
+        train(cfg)
+    told = capfd.readouterr().err
+    assert left.value.code == 2
+    assert message in told
+    assert "Traceback" not in told
 
 
 @pytest.mark.parametrize(
