@@ -20,8 +20,8 @@ from vesuvius import __version__
 from vesuvius.errors import ConfigError, ExportError
 from vesuvius.inference.store import write_json
 from vesuvius.runtime.model_facts import call_network, random_image, summary_text
-from vesuvius.runtime.provenance import git_commit, package_versions
 from vesuvius.runtime.run_folder import EXPORTED_CONFIG, EXPORTED_WEIGHTS, RunFolder, file_hash
+from vesuvius.runtime.versions import git_commit, package_versions
 from vesuvius.runtime.weights import read_safetensors
 
 log = logging.getLogger(__name__)

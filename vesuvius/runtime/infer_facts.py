@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from vesuvius import __version__
 from vesuvius.data.region import RegionView
 from vesuvius.runtime.ensemble import Member
-from vesuvius.runtime.provenance import git_commit, package_versions
+from vesuvius.runtime.versions import git_commit, package_versions
 
 _DECISIVE = (
     *("run_dir", "volume", "checkpoint", "weights", "prior", "level", "region_zyx", "roi_zyx"),

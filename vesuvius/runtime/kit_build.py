@@ -18,8 +18,8 @@ from vesuvius.runtime.compose_config import compose_config
 from vesuvius.runtime.export import export_run
 from vesuvius.runtime.kit_wheels import collect_wheels
 from vesuvius.runtime.nnunet_predict import FILE as NNUNET_FILE
-from vesuvius.runtime.provenance import git_commit
 from vesuvius.runtime.run_folder import EXPORTED_CONFIG, EXPORTED_WEIGHTS, RunFolder
+from vesuvius.runtime.versions import git_commit
 
 NOTEBOOK = "submission.ipynb"
 

@@ -23,8 +23,8 @@ from vesuvius.runtime.nnunet_plans import (
     network_config,
     normalisation_of,
 )
-from vesuvius.runtime.provenance import git_commit
 from vesuvius.runtime.run_folder import EXPORTED_CONFIG, EXPORTED_WEIGHTS, file_hash
+from vesuvius.runtime.versions import git_commit
 from vesuvius.runtime.weights import describe_differences
 
 SAME_SPACING = 0.01

@@ -21,8 +21,8 @@ from vesuvius.errors import ConfigError, PairingError, VolumeNotFoundError
 from vesuvius.inference.device import select_device
 from vesuvius.inference.store import write_json
 from vesuvius.metrics.lesion import FN, FP, HD95, TP, Floats, dice_of, iou_of, slice_rows, summarize
-from vesuvius.runtime.provenance import git_commit
 from vesuvius.runtime.run_folder import RunFolder, file_hash
+from vesuvius.runtime.versions import git_commit
 from vesuvius.runtime.weights import read_checkpoint
 from vesuvius.types import ByteVolume
 

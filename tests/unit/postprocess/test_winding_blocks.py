@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from benchmarks.winding_cases import DEFAULT, make_case
 from vesuvius.errors import ConfigError, StorageError, VolumeFormatError, VolumeNotFoundError
-from vesuvius.postprocess.winding.blocks import plan_blocks, solve_blocks
+from vesuvius.postprocess.winding.blocks import solve_blocks
 from vesuvius.postprocess.winding.fusion import fusion_rate
 from vesuvius.postprocess.winding.numbering import NO_LEVEL
+from vesuvius.postprocess.winding.plan import plan_blocks
 from vesuvius.postprocess.winding.stitch import synchronise, turned, vote
 
 
@@ -82,9 +83,13 @@ def test_numbers_agree_over_the_blocks_of_a_volume(tmp_path):
     seen = []
     report = solve_blocks(
         tmp_path / "prediction.zarr", out, block=72, overlap=32,
-        progress=lambda done, of: seen.append((done, of)),
+        progress=lambda state: seen.append((state.stage, state.done, state.total)), shard=64,
     )  # fmt: skip
-    assert report.blocks == len(seen) == 4
+    assert report.blocks == 4
+    shards = 1 * 2 * 2
+    assert seen == [(s, i + 1, n) for s, n in
+                    (("solve", 4), ("compare", 3), ("write", shards), ("pyramid", 1))
+                    for i in range(n)]  # fmt: skip
     assert report.broken == []
     assert report.fallback == []
     labels = zarr.open_group(out, mode="r")["labels"][:]

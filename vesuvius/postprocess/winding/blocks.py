@@ -1,52 +1,47 @@
 """Volumes larger than a chunk: blocks solved apart, numbers agreed on their overlaps.
 
-Every step is a function of paths and a block number, so that a cluster engine can run the blocks
-where the process pool does now.
+Four stages over the blocks (solve, compare, write, pyramid) run on workers; between the second and
+the third this process finds a place for every block (`stitch.synchronise`). What is finished is
+recorded on disk: a killed solve goes on and ends with the same bytes.
 """
 
-import multiprocessing
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+import fcntl
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from vesuvius.errors import ConfigError
-from vesuvius.postprocess.winding.device import resolve_device
-from vesuvius.postprocess.winding.numbering import NO_LEVEL
-from vesuvius.postprocess.winding.result import winding_field
-from vesuvius.postprocess.winding.settings import FieldSettings, MaskSettings
-from vesuvius.postprocess.winding.stitch import Link, synchronise, turned, vote
-from vesuvius.postprocess.winding.store import (
-    Box,
-    create_outputs,
-    new_folder,
-    open_probability,
-    read_box,
+from vesuvius.errors import StorageError
+from vesuvius.postprocess.winding.block_tasks import (
+    Job,
+    Part,
+    Solved,
+    halve_shard,
+    link_block,
+    read_solved,
+    solve_block,
+    write_shard,
 )
+from vesuvius.postprocess.winding.device import resolve_device
+from vesuvius.postprocess.winding.plan import Block, CoreIndex, later_neighbours, plan_blocks
+from vesuvius.postprocess.winding.settings import FieldSettings, MaskSettings
+from vesuvius.postprocess.winding.stitch import Link, synchronise
+from vesuvius.postprocess.winding.store import (
+    SheetStore,
+    decisive_settings,
+    open_probability,
+    refuse_existing,
+)
+from vesuvius.postprocess.winding.workers import Workers, make_workers
 
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """One block: where it is solved and which part of it is kept; half-open voxel ranges."""
-
-    number: int
-    start_zyx: tuple[int, int, int]
-    stop_zyx: tuple[int, int, int]
-    core_start_zyx: tuple[int, int, int]
-    core_stop_zyx: tuple[int, int, int]
-
-    def box(self) -> Box:
-        """Return the solved part as slices of the volume."""
-        return _slices(self.start_zyx, self.stop_zyx)
-
-    def core(self) -> Box:
-        """Return the kept part as slices of the volume."""
-        return _slices(self.core_start_zyx, self.core_stop_zyx)
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,200 +50,233 @@ class BlocksReport:
 
     Attributes:
         blocks: how many.
-        coherence: of each block.
+        coherence: of each block; 0 for the empty ones.
         fallback: numbers of the blocks whose field failed; they stay without surface.
+        empty: number of blocks without any probability; they are not solved.
         links: what the overlaps said.
         broken: links that contradict the spanning tree: loops that do not close.
+        places: (sign, offset) of each block.
+        before: blocks that a former run had solved.
+        seconds: of this run.
+        voxels_per_s: of the volume, over all stages of this run.
     """
 
     blocks: int
     coherence: list[float]
     fallback: list[int]
+    empty: int
     links: list[Link]
     broken: list[Link]
-    places: list[tuple[int, int]] = field(default_factory=list)
+    places: list[tuple[int, int]]
+    before: int
+    seconds: float
+    voxels_per_s: float
 
 
-def _slices(start: tuple[int, ...], stop: tuple[int, ...]) -> Box:
-    z, y, x = (slice(a, b) for a, b in zip(start, stop, strict=True))
-    return z, y, x
+@dataclass(frozen=True, slots=True)
+class StageProgress:
+    """State of one stage.
 
-
-def _ranges(length: int, block: int, overlap: int) -> list[tuple[int, int, int, int]]:
-    """Return (start, stop, core start, core stop) along one axis: equal blocks, shared evenly."""
-    if length <= block:
-        return [(0, length, 0, length)]
-    number = -(-(length - overlap) // (block - overlap))
-    starts = [round(i * (length - block) / (number - 1)) for i in range(number)]
-    middles = [(a + b + block) // 2 for a, b in zip(starts[1:], starts[:-1], strict=True)]
-    edges = [0, *middles, length]
-    return [(s, s + block, edges[i], edges[i + 1]) for i, s in enumerate(starts)]
-
-
-def plan_blocks(shape_zyx: tuple[int, ...], *, block: int, overlap: int) -> list[Block]:
-    """Return blocks that cover a volume; the cores tile it, neighbours share `overlap` or more.
-
-    Raises:
-        ConfigError: the overlap does not fit into the block.
+    Attributes:
+        stage: "solve", "compare", "write" or "pyramid".
+        done: blocks, or shards of the result, finished now or before.
+        total: of them.
+        seconds: since the stage began.
+        eta_s: estimated time to its end, of what this run did; 0 before anything is done.
+        voxels_per_s: of the volume.
     """
-    if not 16 <= overlap <= block // 2:
-        raise ConfigError(
-            f"overlap is {overlap} at block {block}; expected 16 to {block // 2}: the numbers "
-            "are agreed upon in the overlap"
+
+    stage: str
+    done: int
+    total: int
+    seconds: float
+    eta_s: float
+    voxels_per_s: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.stage} {self.done}/{self.total}, {self.voxels_per_s:.3g} voxels/s, "
+            f"{self.eta_s:.0f} s left"
         )
-    axes = [_ranges(n, block, overlap) for n in shape_zyx]
-    blocks = []
-    for number, (z, y, x) in enumerate(product(*axes)):
-        corners = [(z[i], y[i], x[i]) for i in range(4)]
-        blocks.append(Block(number, *corners))
-    return blocks
 
 
-def solve_block(
-    block: Block, *, source: Path, scratch: Path, settings: FieldSettings,
-    mask_settings: MaskSettings, threads: int, device: str = "cpu",
-) -> tuple[float, bool]:  # fmt: skip
-    """Solve one block of the prediction at `source`, leave its field and levels in `scratch`.
-
-    Returns coherence and whether it was too low to be used.
-    """
-    volume, normals = read_box(*open_probability(source), block.box())
-    result = winding_field(
-        volume, normals, settings=settings, mask_settings=mask_settings, threads=threads,
-        device=device,
-    )  # fmt: skip
-    level = np.full(volume.shape, NO_LEVEL, np.int32)
-    if not result.fallback:
-        mask = result.mask > 0
-        first = _first_level(result.field, result.labels)
-        level[mask] = result.labels[mask] + np.int32(first - 1)
-    np.save(scratch / f"level_{block.number}.npy", level)
-    np.save(scratch / f"field_{block.number}.npy", result.field)
-    return result.coherence, result.fallback
-
-
-def _first_level(winding: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -> int:
-    """Return floor of the field on sheet 1: labels count levels from there."""
-    on = labels > 0
-    if not on.any():
-        return 0
-    return int(np.median(np.floor(winding[on]).astype(np.int64) - labels[on])) + 1
-
-
-def _overlaps(blocks: list[Block], scratch: Path) -> list[Link]:
-    """Return the links of all pairs of blocks that share voxels, faces only."""
-    links = []
-    for a in blocks:
-        for b in blocks[a.number + 1 :]:
-            low = np.maximum(a.start_zyx, b.start_zyx)
-            high = np.minimum(a.stop_zyx, b.stop_zyx)
-            moved = sum(p != q for p, q in zip(a.start_zyx, b.start_zyx, strict=True))
-            if moved != 1 or np.any(high <= low):
-                continue
-            parts = [
-                np.load(scratch / f"level_{k.number}.npy", mmap_mode="r")[
-                    _slices(tuple(low - k.start_zyx), tuple(high - k.start_zyx))
-                ]
-                for k in (a, b)
-            ]
-            link = vote(a.number, b.number, np.asarray(parts[0]), np.asarray(parts[1]))
-            if link is not None:
-                links.append(link)
-    return links
+Progress = Callable[[StageProgress], None]
 
 
 def solve_blocks(
     source: Path, out: Path, *, block: int = 256, overlap: int = 64, workers: int = 1,
-    threads: int = 1, settings: FieldSettings | None = None,
+    dask: str | None = None, threads: int | None = 1, settings: FieldSettings | None = None,
     mask_settings: MaskSettings | None = None, device: str = "auto",
-    progress: Callable[[int, int], None] | None = None,
+    provenance: Mapping[str, Any] | None = None, shard: int = 256,
+    progress: Progress | None = None,
 ) -> BlocksReport:  # fmt: skip
-    """Write field, labels and mask of a prediction of any size to one Zarr folder.
+    """Write field, labels and mask of a prediction of any size to one OME-Zarr folder.
+
+    Interrupted or killed, it leaves `<out>.unfinished` and `<out>.blocks`; the same call goes on.
 
     Args:
         source: prediction, a Zarr group with `probability` (and `normals`).
-        out: Zarr folder to write: field, labels (numbers that agree over all blocks), mask.
+        out: Zarr folder to write: mask, labels (numbers that agree over all blocks), field.
         block: edge of a block in voxels.
         overlap: least number of voxels that neighbours share.
-        workers: processes.
-        threads: threads per process.
+        workers: processes of this machine; more than 1 need Dask.
+        dask: address of a Dask scheduler whose workers see the same folders, instead.
+        threads: threads per task, None: all cores of its process.
         settings: constants of the solver.
         mask_settings: constants of the mask.
         device: "cpu", "cuda" or "auto", as in `winding_field`; each process opens it by itself.
-        progress: called with (blocks done, blocks).
+        provenance: facts for the reader of `out`; the same in every run of the same work.
+        shard: edge of what is written at once, a multiple of 64.
+        progress: called after each block of each stage.
 
     Raises:
         VolumeNotFoundError, VolumeFormatError: the prediction cannot be read.
-        StorageError: `out` exists or cannot be written.
-        ConfigError: the overlap does not fit into the block.
+        StorageError: `out` exists, another process works on it, or it cannot be written.
+        ConfigError: the overlap does not fit into the block, unfinished work with other settings,
+            no Dask or no scheduler.
+        SolverError: blocks that end their workers again and again.
         DeviceError: device="cuda" without CuPy or a CUDA device.
     """
+    source, out = source.resolve(), out.resolve()  # workers stand elsewhere
+    refuse_existing(out)
     device = resolve_device(device)
-    shape = open_probability(source)[0].shape
-    blocks = plan_blocks(shape, block=block, overlap=overlap)
-    with new_folder(out) as folder:
-        scratch = folder.with_name(folder.name + ".scratch")
-        with new_folder(scratch) as work:
-            run = partial(
-                solve_block, source=source, scratch=work, threads=threads,
-                settings=settings or FieldSettings(), mask_settings=mask_settings or MaskSettings(),
-                device=device,
-            )  # fmt: skip
-            done: list[tuple[float, bool]] = []
-            for result in _mapped(run, blocks, workers):
-                done.append(result)
-                if progress is not None:
-                    progress(len(done), len(blocks))
-            links = _overlaps(blocks, work)
+    blocks = plan_blocks(open_probability(source)[0].shape, block=block, overlap=overlap)
+    settings, mask_settings = settings or FieldSettings(), mask_settings or MaskSettings()
+    decisive = decisive_settings(source, device, settings, mask_settings)
+    decisive |= {"block": block, "overlap": overlap}
+    start = time.perf_counter()
+    with make_workers(workers, dask) as pool:
+        store = SheetStore(out, source, settings=decisive, provenance=provenance, shard=shard)
+        job = Job(source, store, settings, mask_settings, device, threads)
+        run = _Stages(pool, progress, math.prod(store.shape_zyx))
+        with _only_one(store):
+            known = {b.number: found for b in blocks if (found := read_solved(job, b.number))}
+            solved = _solve(run, job, blocks, known)
+            links = _compare(run, job, blocks, solved)
             places, broken = synchronise(len(blocks), links)
-            _assemble(blocks, places, work, folder, shape)
-        _remove(scratch)
+            _write(run, job, blocks, solved, places)
+            store.finish(more=_stored_report(solved, links, broken))
+    seconds = time.perf_counter() - start
     return BlocksReport(
-        len(blocks), [c for c, _ in done],
-        [b.number for b, (_, bad) in zip(blocks, done, strict=True) if bad], links, broken, places,
+        blocks=len(blocks), coherence=[s.coherence for s in solved],
+        fallback=[number for number, s in enumerate(solved) if s.fallback],
+        empty=sum(s.empty for s in solved), links=links, broken=broken, places=places,
+        before=len(known), seconds=seconds, voxels_per_s=run.voxels / seconds,
     )  # fmt: skip
 
 
-def _remove(folder: Path) -> None:
-    for path in folder.iterdir():
-        path.unlink()
-    folder.rmdir()
+@contextmanager
+def _only_one(store: SheetStore) -> Iterator[None]:
+    """Hold the store for this process; the system frees it when the process dies.
+
+    Raises:
+        StorageError: another process holds it.
+    """
+    with (store.records / "solve.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StorageError(
+                f"{store.path} is being written by another process; wait for it, or end it"
+            ) from error
+        yield
 
 
-def _mapped(
-    run: Callable[[Block], tuple[float, bool]], blocks: list[Block], workers: int
-) -> "list[tuple[float, bool]] | map[tuple[float, bool]]":
-    """Return results in order, from a process pool if there is more than one worker."""
-    if workers <= 1:
-        return map(run, blocks)
-    context = multiprocessing.get_context("spawn")  # threads do not survive a fork
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        return list(pool.map(run, blocks))
+class _Stages:
+    """Runs the stages on workers and tells how far they are."""
+
+    def __init__(self, pool: Workers, progress: Progress | None, voxels: int) -> None:
+        self._pool, self._progress, self.voxels = pool, progress, voxels
+
+    def each(
+        self, stage: str, run: Callable[[T], R], items: Sequence[T], *, total: int
+    ) -> Iterator[tuple[T, R]]:
+        """Yield item and result of what is left of `total`."""
+        start = time.perf_counter()
+        for done, pair in enumerate(self._pool.each(run, items), 1):
+            if self._progress is not None:
+                seconds = max(time.perf_counter() - start, 1e-9)
+                self._progress(
+                    StageProgress(
+                        stage, total - len(items) + done, total, seconds,
+                        eta_s=(len(items) - done) * seconds / done,
+                        voxels_per_s=self.voxels * done / total / seconds,
+                    )
+                )  # fmt: skip
+            yield pair
 
 
-def _assemble(
-    blocks: list[Block], places: list[tuple[int, int]], scratch: Path, folder: Path,
-    shape_zyx: tuple[int, ...],
+def _solve(
+    run: _Stages, job: Job, blocks: list[Block], known: Mapping[int, Solved]
+) -> list[Solved]:
+    """Return what is known of every block once all are solved, by block number."""
+    solved = dict(known)
+    left = [block for block in blocks if block.number not in known]
+    for block, found in run.each("solve", partial(solve_block, job=job), left, total=len(blocks)):
+        solved[block.number] = found
+    return [solved[block.number] for block in blocks]
+
+
+def _compare(run: _Stages, job: Job, blocks: list[Block], solved: list[Solved]) -> list[Link]:
+    """Return the links of all blocks that share voxels, ordered by their numbers."""
+    tasks = []
+    for block, others in zip(blocks, later_neighbours(blocks), strict=True):
+        with_surface = [b for b in (block, *others) if solved[b.number].low is not None]
+        if len(with_surface) > 1 and with_surface[0] is block:
+            tasks.append((block, with_surface[1:]))
+    compare = partial(link_block, job=job)
+    found: dict[int, list[Link]] = {}
+    for (block, _), links in run.each("compare", compare, tasks, total=len(tasks)):
+        found[block.number] = links
+    return [link for number in sorted(found) for link in found[number]]
+
+
+def _write(
+    run: _Stages, job: Job, blocks: list[Block], solved: list[Solved],
+    places: Sequence[tuple[int, int]],
 ) -> None:  # fmt: skip
-    """Write every block's core with its sign and offset; numbers start at 1 over all."""
-    lowest = None
-    for block, (sign, offset) in zip(blocks, places, strict=True):
-        level = np.load(scratch / f"level_{block.number}.npy", mmap_mode="r")
-        present = level[level != NO_LEVEL]
-        if present.size:
-            least = int(turned(present, sign).min()) + offset
-            lowest = least if lowest is None else min(lowest, least)
-    base = (lowest or 0) - 1
-    arrays = create_outputs(folder, shape_zyx)
-    for block, (sign, offset) in zip(blocks, places, strict=True):
-        inner = _slices(
-            tuple(np.subtract(block.core_start_zyx, block.start_zyx)),
-            tuple(np.subtract(block.core_stop_zyx, block.start_zyx)),
+    """Write every shard that is missing, then the coarser levels; numbers start at 1."""
+    lowest = [
+        (s.low if sign > 0 else -s.high - 1) + offset
+        for s, (sign, offset) in zip(solved, places, strict=True)
+        if s.low is not None and s.high is not None
+    ]
+    base = min(lowest, default=0) - 1
+    cores = CoreIndex(blocks)
+    tasks = []
+    for index in job.store.unfinished_blocks():
+        meeting = cores.meeting(job.store.box(index))
+        tasks.append(
+            (
+                index,
+                [
+                    Part(b, places[b.number][0], places[b.number][1] - base)
+                    for b in meeting
+                    if not solved[b.number].empty
+                ],
+            )
         )
-        level = np.load(scratch / f"level_{block.number}.npy")[inner]
-        winding = np.load(scratch / f"field_{block.number}.npy")[inner]
-        present = level != NO_LEVEL
-        labels = np.where(present, turned(level, sign) + np.int32(offset - base), 0)
-        arrays["labels"][block.core()] = labels.astype(np.int32)
-        arrays["mask"][block.core()] = present.astype(np.uint8)
-        arrays["field"][block.core()] = sign * winding + np.float32(offset - base)
+    write = partial(write_shard, job=job)
+    for _ in run.each("write", write, tasks, total=job.store.num_blocks()):
+        pass
+    halve = partial(halve_shard, job=job)
+    for level in range(1, job.store.levels):
+        left = [(index, level) for index in job.store.unfinished_blocks(level)]
+        for _ in run.each("pyramid", halve, left, total=job.store.num_blocks(level)):
+            pass
+
+
+def _stored_report(
+    solved: Sequence[Solved], links: Sequence[Link], broken: Sequence[Link]
+) -> dict[str, Any]:
+    """Return the figures that stay with the result; the same in every run."""
+    coherence = [s.coherence for s in solved if not s.empty]
+    return {
+        "blocks": len(solved),
+        "blocks_empty": sum(s.empty for s in solved),
+        "blocks_without_surface": [n for n, s in enumerate(solved) if s.fallback],
+        "coherence_least": min(coherence, default=0.0),
+        "coherence_mean": float(np.mean(coherence)) if coherence else 0.0,
+        "links": len(links),
+        "broken_links": [f"{link.a}-{link.b}" for link in broken],
+    }

@@ -1,5 +1,6 @@
 """Whole-number offsets between independently numbered blocks."""
 
+import heapq
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,25 +53,29 @@ def vote(
 def synchronise(count: int, links: list[Link]) -> tuple[list[tuple[int, int]], list[Link]]:
     """Return (sign, offset) per block, and the links that the result contradicts.
 
-    Maximum spanning tree over the votes; global level = sign * level + offset (turned as in
-    `turned`). Blocks in another connected part keep (1, 0).
+    Maximum spanning tree over the votes, grown from block to block (Prim), of equal links the
+    first; global level = sign * level + offset (turned as in `turned`). Blocks without links to
+    block 0 hang on the first block of their part, which keeps (1, 0).
     """
+    touching: list[list[int]] = [[] for _ in range(count)]
+    for number, link in enumerate(links):
+        touching[link.a].append(number)
+        touching[link.b].append(number)
     place: dict[int, tuple[int, int]] = {}
-    ranked = sorted(links, key=lambda link: -link.votes)
     for root in range(count):
         if root in place:
             continue
         place[root] = (1, 0)
-        grown = True
-        while grown:
-            grown = False
-            for link in ranked:  # the strongest link that leaves the tree
-                if (link.a in place) == (link.b in place):
-                    continue
-                known, new = (link.a, link.b) if link.a in place else (link.b, link.a)
-                place[new] = _follow(place[known], link, forward=new == link.b)
-                grown = True
-                break
+        leaving = [(-links[n].votes, n) for n in touching[root]]
+        heapq.heapify(leaving)
+        while leaving:
+            link = links[heapq.heappop(leaving)[1]]
+            if link.a in place and link.b in place:
+                continue
+            known, new = (link.a, link.b) if link.a in place else (link.b, link.a)
+            place[new] = _follow(place[known], link, forward=new == link.b)
+            for n in touching[new]:
+                heapq.heappush(leaving, (-links[n].votes, n))
     broken = [link for link in links if place[link.b] != _follow(place[link.a], link)]
     return [place[i] for i in range(count)], broken
 

@@ -1,19 +1,26 @@
 """Zarr folders of the winding solver: reading predictions, writing fields and labels."""
 
+import math
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import zarr
 
 from vesuvius.errors import StorageError, VolumeFormatError, VolumeNotFoundError
-from vesuvius.types import FloatVolume, LabelVolume
-
-Box = tuple[slice, slice, slice]
+from vesuvius.postprocess.winding.numbering import NO_LEVEL
+from vesuvius.postprocess.winding.plan import Box
+from vesuvius.postprocess.winding.result import WindingResult
+from vesuvius.postprocess.winding.settings import FieldSettings, MaskSettings
+from vesuvius.storage.block_store import CHUNK, BlockStore, remove_leftovers
+from vesuvius.storage.files import plain_json, storage_errors
+from vesuvius.storage.ome import BlockArray
+from vesuvius.types import FloatVolume, LabelVolume, Report
 
 
 def open_probability(path: Path) -> tuple[zarr.Array[Any], zarr.Array[Any] | None]:
@@ -62,38 +69,134 @@ def read_box(
     return volume, out
 
 
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a `.partial` sibling that becomes `path` when the body ends without an error.
+class SheetStore(BlockStore):
+    """Mask, labels and field of one prediction in the making; see `BlockStore`.
+
+    Args:
+        path: Zarr folder, made by `finish`.
+        source: the prediction; voxel size and place in the scan come from its OME metadata.
+        settings: what decides the result; unfinished work with other settings is refused.
+        provenance: facts for the reader.
+        shard: edge of what is written at once, a multiple of 64 voxels.
 
     Raises:
         StorageError: `path` exists already, or the disk refuses.
+        ConfigError: unfinished work with other settings.
+        VolumeNotFoundError, VolumeFormatError: no readable prediction at `source`.
     """
+
+    def __init__(
+        self, path: Path, source: Path, *, settings: Mapping[str, Any],
+        provenance: Mapping[str, Any] | None = None, shard: int = 256,
+    ) -> None:  # fmt: skip
+        refuse_existing(path)
+        size, origin = _place(source)
+        super().__init__(
+            path,
+            [
+                BlockArray("mask", "uint8", pick=True),  # a mean would drop thin sheets
+                BlockArray("labels", "int32", pick=True),
+                BlockArray("field", "float32", pick=True),
+            ],
+            shape_zyx=open_probability(source)[0].shape,
+            attributes={
+                "settings": plain_json(settings), "provenance": plain_json(provenance or {}),
+            },
+            block=shard, voxel_size_zyx_um=size, origin_zyx=origin,
+        )  # fmt: skip
+
+    def write_whole(self, result: WindingResult) -> None:
+        """Write what one solve of the whole volume gave, and finish."""
+        for index in self.unfinished_blocks():
+            box = self.box(index)
+            self.write(
+                index,
+                {
+                    "mask": result.mask[box],
+                    "labels": result.labels[box],
+                    "field": result.field[box],
+                },
+            )
+        kept = {k: v for k, v in result.report.items() if not k.startswith("seconds")}
+        self.finish(more=kept)  # no times: the same work gives the same bytes
+
+    def figures(self, values: Mapping[str, npt.NDArray[Any]]) -> Report:
+        """Return the number of surface voxels of one shard."""
+        return {"surface_voxels": int(np.count_nonzero(values["mask"]))}
+
+    def report(self, total: Mapping[str, int]) -> Report:
+        """Return figures of the whole volume; blocks of the solver are counted elsewhere."""
+        voxels = math.prod(self.shape_zyx)
+        return {
+            "surface_voxels": total["surface_voxels"],
+            "surface_share": total["surface_voxels"] / voxels,
+        }
+
+
+def decisive_settings(
+    source: Path, device: str, settings: FieldSettings, mask_settings: MaskSettings
+) -> dict[str, Any]:
+    """Return what decides a result, as compared when unfinished work goes on."""
+    return {
+        "source": str(source),
+        "device": device,
+        **{f"field.{key}": value for key, value in asdict(settings).items()},
+        **{f"mask.{key}": value for key, value in asdict(mask_settings).items()},
+    }
+
+
+def refuse_existing(path: Path) -> None:
+    """Raise StorageError if there is something at `path`; drop what a killed run left beside it."""
+    remove_leftovers(path)
     if path.exists():
         raise StorageError(f"{path} exists already; remove it or choose another --out")
-    partial = path.with_name(path.name + ".partial")
+
+
+def _place(source: Path) -> tuple[tuple[float, ...] | None, tuple[int, ...]]:
+    """Return voxel size in micrometres, if known, and first voxel in the scan of a prediction."""
+    node = zarr.open(source, mode="r")
+    ome = dict(node.attrs).get("ome") if isinstance(node, zarr.Group) else None
+    if not isinstance(ome, Mapping) or not ome.get("multiscales"):
+        return None, (0, 0, 0)
+    image = cast("list[dict[str, Any]]", ome["multiscales"])[0]
+    steps = {
+        step["type"]: step[step["type"]]
+        for step in image["datasets"][0]["coordinateTransformations"]
+    }
+    size = steps.get("scale", [1.0] * 3)[-3:]
+    shift = steps.get("translation", [0.0] * 3)[-3:]
+    origin = tuple(round(t / s) for t, s in zip(shift, size, strict=True))
+    known = all(axis.get("unit") == "micrometer" for axis in image["axes"][-3:])
+    return (tuple(size) if known else None), origin
+
+
+def save_arrays(folder: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write arrays as a Zarr group that appears whole; where one is already, it stays.
+
+    Numbers like NO_LEVEL that fill most of an array take no room.
+
+    Raises:
+        StorageError: the disk is full.
+    """
+    partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        yield partial
-        partial.replace(path)
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error}") from error
+        with storage_errors(folder):
+            partial.mkdir(parents=True)
+            group = zarr.open_group(partial, mode="w")
+            for name, data in arrays.items():
+                chunks = tuple(min(CHUNK, n) for n in data.shape)
+                group.create_array(
+                    name, shape=data.shape, chunks=chunks, dtype=data.dtype,
+                    shards=tuple(-(-n // c) * c for n, c in zip(data.shape, chunks, strict=True)),
+                    fill_value=NO_LEVEL if name == "level" else 0,
+                )[:] = data  # fmt: skip
+            try:
+                partial.rename(folder)
+            except OSError:  # another process was faster
+                if not folder.is_dir():
+                    raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def create_outputs(
-    folder: Path, shape_zyx: tuple[int, ...], chunk: int = 64
-) -> dict[str, zarr.Array[Any]]:
-    """Create the arrays field (float32), labels (int32) and mask (uint8) and return them."""
-    group = zarr.open_group(folder, mode="w")
-    chunks = tuple(min(chunk, n) for n in shape_zyx)
-    dtypes: dict[str, npt.DTypeLike] = {"field": "f4", "labels": "i4", "mask": "u1"}
-    return {
-        name: group.create_array(name, shape=shape_zyx, chunks=chunks, dtype=dtype)
-        for name, dtype in dtypes.items()
-    }
 
 
 def open_solved(path: Path) -> tuple[FloatVolume, LabelVolume]:
