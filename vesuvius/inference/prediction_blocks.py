@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vesuvius.inference.accumulate import CHANNELS, NORMALS, PROBABILITY, STORED_AS, STORED_MAX
-from vesuvius.inference.store import group_attributes, output_names, prediction_path
+from vesuvius.inference.accumulate import NORMALS, PROBABILITY, STORED_MAX
+from vesuvius.inference.store import block_arrays, group_attributes, output_names, prediction_path
 from vesuvius.storage.block_store import BlockStore
-from vesuvius.storage.ome import BlockArray
 from vesuvius.types import Report
 
 
@@ -47,18 +46,9 @@ class PredictionBlocks(BlockStore):
         origin_zyx: Sequence[int] = (0, 0, 0),
     ) -> None:
         names = output_names(outputs)
-        arrays = [
-            BlockArray(
-                name,
-                np.dtype(STORED_AS[name]).name,
-                components=CHANNELS[name] if name == NORMALS else 0,
-                pick=name == NORMALS,
-            )
-            for name in names
-        ]
         super().__init__(
             prediction_path(folder, volume_id),
-            arrays,
+            block_arrays(names),
             shape_zyx=shape_zyx,
             attributes=group_attributes(names, settings or {}, provenance or {}),
             block=block,

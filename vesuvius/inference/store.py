@@ -26,6 +26,7 @@ from vesuvius.inference.accumulate import (
 from vesuvius.storage.block_store import ATTRIBUTE, CHUNK
 from vesuvius.storage.files import drop, plain_json, replace_folder, storage_error, storage_errors
 from vesuvius.storage.files import write_json as write_json
+from vesuvius.storage.ome import BlockArray, multiscale
 from vesuvius.types import ByteVolume, FloatVolume, Report
 
 _LOG = logging.getLogger(__name__)
@@ -86,6 +87,20 @@ def group_attributes(
     }
 
 
+def block_arrays(names: Sequence[str]) -> list[BlockArray]:
+    """Return outputs as arrays of an OME-Zarr group; the mean of normals n and -n is no normal."""
+    return [
+        BlockArray(
+            name,
+            np.dtype(STORED_AS[name]).name,
+            components=CHANNELS[name] if name == NORMALS else 0,
+            pick=name == NORMALS,
+            window=None if name == NORMALS else (0, STORED_MAX[name]),
+        )
+        for name in names
+    ]
+
+
 class PredictionWriter:
     """Writes one volume's prediction to `<folder>/<volume_id>.zarr` under a temporary name.
 
@@ -100,6 +115,8 @@ class PredictionWriter:
         outputs: names of what to store: "probability", "normals", "density".
         settings: what decides the result (weights, window, overlap, ...); compared on resume.
         provenance: free facts for the reader (versions, date, source file, voxel size).
+        voxel_size_zyx_um: edge lengths of a voxel in micrometres, None if unknown.
+        origin_zyx: first voxel of the region in its volume: becomes the OME translation.
 
     Raises:
         ConfigError: unknown output.
@@ -115,12 +132,18 @@ class PredictionWriter:
         outputs: Sequence[str] = (PROBABILITY, NORMALS),
         settings: Mapping[str, Any] | None = None,
         provenance: Mapping[str, Any] | None = None,
+        voxel_size_zyx_um: Sequence[float] | None = None,
+        origin_zyx: Sequence[int] = (0, 0, 0),
     ) -> None:
         self._names = output_names(outputs)
         self.path = prediction_path(folder, volume_id)
         self._partial = self.path.with_name(self.path.name + ".partial")
         self._shape = tuple(int(n) for n in shape_zyx)
         self._attributes = group_attributes(self._names, settings or {}, provenance or {})
+        self._ome = multiscale(
+            block_arrays(self._names), 1, voxel_size_zyx_um=voxel_size_zyx_um,
+            origin_zyx=origin_zyx, name=volume_id,
+        )  # fmt: skip
         self.arrays: dict[str, OutputArray] = {}
         self._group: zarr.Group | None = None
 
@@ -138,7 +161,7 @@ class PredictionWriter:
                     chunks=(*lead, *chunk),
                     dtype=np.dtype(STORED_AS[name]).name,
                     compressors=BloscCodec(cname="zstd", clevel=3, shuffle="noshuffle"),
-                    dimension_names=(("component",) if lead else ()) + ("z", "y", "x"),
+                    dimension_names=(("c",) if lead else ()) + ("z", "y", "x"),
                 )
         return self
 
@@ -155,7 +178,7 @@ class PredictionWriter:
         try:
             if kind is None and self._group is not None:
                 with storage_errors(self.path):
-                    self._group.attrs[ATTRIBUTE] = self._attributes
+                    self._group.attrs.update({"ome": self._ome, ATTRIBUTE: self._attributes})
                     replace_folder(self._partial, self.path)
         finally:
             shutil.rmtree(self._partial, ignore_errors=True)

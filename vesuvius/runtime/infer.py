@@ -327,6 +327,8 @@ def predict_one(
             outputs=job.outputs,
             settings=settings,
             provenance=facts,
+            voxel_size_zyx_um=image.volume.voxel_size_zyx_um,
+            origin_zyx=image.origin_zyx,
         ) as writer,
     ):
         if job.nnunet is not None:

@@ -17,7 +17,7 @@ from zarr.codecs import BloscCodec
 
 from vesuvius.errors import ConfigError, ShapeMismatchError
 from vesuvius.storage.files import replace_folder, storage_errors, write_json
-from vesuvius.storage.ome import BlockArray, halved, multiscale, num_levels
+from vesuvius.storage.ome import BlockArray, halved, label_groups, multiscale, num_levels
 from vesuvius.types import Report
 
 Zyx = tuple[int, int, int]
@@ -86,6 +86,9 @@ class BlockStore:
             arrays, self.levels, voxel_size_zyx_um=voxel_size_zyx_um, origin_zyx=origin_zyx,
             name=name or path.stem,
         )  # fmt: skip
+        self._labels = label_groups(
+            arrays, self.levels, voxel_size_zyx_um=voxel_size_zyx_um, origin_zyx=origin_zyx
+        )
         self._opened: dict[str, Any] = {}
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,6 +125,8 @@ class BlockStore:
         write_json(manifest, work)
 
     def _create_arrays(self, group: zarr.Group) -> None:
+        for path, ome in self._labels.items():
+            group.create_group(path, attributes={"ome": ome})
         for level, array in product(range(self.levels), self.arrays.values()):
             group.create_array(
                 array.at(level),
