@@ -1,14 +1,17 @@
 """What an offline wandb run holds, read back from its own record file."""
 
 import json
-import struct
-import time
+import re
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from conftest import CALLBACKS, TINY
+from wandb_records import read_records
 
+from vesuvius.runtime.dashboard import TASKS
 from vesuvius.runtime.data_fingerprint import data_fingerprint
+from vesuvius.runtime.provenance import git_commit
 
 wandb = pytest.importorskip("wandb")
 pytestmark = [
@@ -17,72 +20,6 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parents[2]
-
-
-def scan(path):
-    """Yield the records of a .wandb file: LevelDB's log format behind a header of 7 bytes.
-
-    Blocks of 32 KiB hold chunks of crc (4), length (2), type (1: whole, 2 first, 3 middle, 4 last).
-    """
-    data, position, record = path.read_bytes(), 7, b""
-    assert data.startswith(b":W&B")
-    while position + 7 <= len(data):
-        left = 32768 - position % 32768
-        if left < 7:
-            position += left
-            continue
-        length, kind = struct.unpack_from("<HB", data, position + 4)
-        record += data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):
-            yield record
-            record = b""
-
-
-def read_records(folder):
-    """Wait until wandb's own process has written the end of the run, then return what it holds."""
-    for _ in range(100):
-        found = parse_records(folder)
-        if found["exit"] is not None:
-            break
-        time.sleep(0.2)
-    return found
-
-
-def parse_records(folder):
-    """Return {"config", "history": list, "files", "alerts", "exit"} of the run in a folder."""
-    from wandb.proto import wandb_internal_pb2
-
-    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
-    found = {"config": {}, "history": [], "files": set(), "alerts": [], "exit": None, "run": None}
-    for data in scan(path):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        kind = record.WhichOneof("record_type")
-        if kind == "run":
-            found["run"] = record.run
-            updates = record.run.config.update
-        elif kind == "config":
-            updates = record.config.update
-        else:
-            updates = []
-        for item in updates:
-            key = item.key or "/".join(item.nested_key)
-            found["config"][key] = json.loads(item.value_json)
-        if kind == "history":
-            found["history"].append(
-                {
-                    item.key or "/".join(item.nested_key): json.loads(item.value_json)
-                    for item in record.history.item
-                }
-            )
-        elif kind == "files":
-            found["files"] |= {item.path for item in record.files.files}
-        elif kind == "alert":
-            found["alerts"].append(record.alert.title)
-        elif kind == "exit":
-            found["exit"] = record.exit.exit_code
-    return found
 
 
 def logged_name(name, row):
@@ -99,32 +36,65 @@ def offline(monkeypatch):
 
 
 def test_an_offline_run_holds_configuration_metrics_pictures_and_the_table(
-    tmp_path, run_train, offline, prepared
+    tmp_path, run_train, offline, prepared, monkeypatch
 ):
-    run_train(tmp_path, *offline, "callbacks.comparison.view3d=numpy")
+    # wandb's own switch: Lightning refuses its argument `offline` together with artifacts.
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    artifacts = ("logger.wandb.offline=false", "logger.wandb.log_model=true")
+    result = run_train(tmp_path, *offline, "callbacks.comparison.view3d=numpy", *artifacts)
     found = read_records(tmp_path)
     assert found["exit"] == 0
-    config = found["config"]
-    assert config["model"]["n_filters"] == 2
-    assert config["choices"]["model"] == "dual_head_unet"
-    assert config["num_parameters"] == 87_490
-    assert config["packages"]["torch"].startswith("2.")
-    assert config["data_fingerprint"] == data_fingerprint(prepared / "train")
-    assert "git_commit" in config
+    check_config(found["config"], prepared)
     logged = {logged_name(name, row) for row in found["history"] for name in row}
-    assert {
-        "val/score",
-        "train/loss/total",
-        "val/comparison",
-        "val/volumes",
-        "val/view3d",
-    } <= logged
     page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
     for name in logged:
         if name.startswith(("val/", "train/loss/t", "time/", "throughput/")) and "<" not in name:
             family = name.rsplit("/", 1)[0]
             assert f"`{name}`" in page or f"`{family}/<" in page, name
-    assert any("comparison" in name for name in found["files"])
+    shown = TASKS["surface"]  # every panel of the dashboard has something to show
+    curves = {name for group in shown.curves.values() for name in group}
+    assert curves - logged == {"memory/gpu_peak_mib"}
+    assert {*shown.media, *shown.tables} <= logged
+    assert found["summary"]["objective"] == pytest.approx(result)
+    check_media(found, tmp_path)
+    ((kind, aliases),) = [
+        value for name, value in found["artifacts"].items() if name.startswith("model-")
+    ]
+    assert (kind, "best" in aliases) == ("model", True)
+
+
+def check_config(config, prepared):
+    """Flat groups, choices of every group, versions, sizes, data."""
+    assert config["model"]["n_filters"] == 2
+    assert config["optimizer"]["lr"] == 0.001
+    assert config["choices"]["model"] == "dual_head_unet"
+    assert config["choices"]["data"] == "surface_zarr"
+    assert config["num_parameters"] == 87_490
+    assert set(config["packages"]) >= {"torch", "lightning", "hydra-core", "numpy", "zarr"}
+    assert config["packages"]["torch"] == version("torch")
+    assert config["data_fingerprint"] == data_fingerprint(prepared / "train")
+    assert re.fullmatch(r"[0-9a-f]{12}\+?", config["git_commit"]) or not git_commit()
+    assert set(config["module"]) == {"_target_", "threshold", "channels_last", "collapse_patience"}
+
+
+def check_media(found, folder):
+    """Pictures are files of the run; the table holds every validation volume, worst first."""
+    for name in ("comparison", "view3d"):
+        paths = [path for path in found["files"] if f"val/{name}" in path]
+        assert len(paths) == 2  # epochs
+    (run,) = folder.glob("wandb/offline-run-*")
+    last = max((path for path in found["files"] if "val/volumes" in path), key=step_of)
+    table = json.loads((run / "files" / last).read_text())
+    assert table["columns"][:3] == ["volume", "mask", "score"]
+    scores = [row[2] for row in table["data"]]
+    assert scores == sorted(scores)
+    split = json.loads((folder / "split.json").read_text())
+    assert {row[0] for row in table["data"]} == set(split["val"])
+
+
+def step_of(path):
+    """Return the step in a media file's name."""
+    return int(path.rsplit("_", 2)[1])
 
 
 def test_a_crash_closes_the_run_and_a_resumed_one_keeps_its_id(

@@ -35,6 +35,7 @@ COMMANDS = (
     "nnunet",
     "runs",
     "compare",
+    "dashboard",
     "check-model",
     "benchmark",
     "diagnose",

@@ -30,9 +30,13 @@ def collect(cfg: DictConfig, *, num_parameters: int, data: dict[str, Any]) -> di
 
 
 def save(provenance: dict[str, Any], folder: Path, loggers: list[Logger]) -> None:
-    """Write `run.json` and send the flat configuration to every logger. Rank zero only."""
+    """Write `run.json` and send the configuration by groups to every logger. Rank zero only.
+
+    `module` goes without the groups it only repeats: `module.model`, `module.loss`, ...
+    """
     write_json(folder / "run.json", provenance)
     flat = dict(provenance["config"])
+    flat["module"] = {k: v for k, v in flat.get("module", {}).items() if k not in flat}
     for name in ("choices", "num_parameters", "data", "git_commit", "packages"):
         flat[name] = provenance[name]
     for logger in loggers:
