@@ -75,10 +75,17 @@ def command(cfg: DictConfig) -> str:
         typed = HydraConfig.get().overrides.task
         words = [text for text in typed if text.split("=")[0].lstrip("+") not in _NOT_THE_WORK]
     else:
-        plain = OmegaConf.to_container(cfg, resolve=True)
         words = []
-        for key in _DECISIVE:
-            value = plain.get(key) if isinstance(plain, dict) else None
+        for key in _DECISIVE:  # not all at once: paths.output_dir exists in Hydra's jobs alone
+            node = OmegaConf.select(cfg, key)
+            value = OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
             if value is not None:
-                words.append(f"{key}={value}".replace("', '", ",").replace(" ", ""))
+                words.append(f"{key}={_hydra_text(value)}")
     return shlex.join(["python", "infer.py", *words])
+
+
+def _hydra_text(value: Any) -> str:
+    """Return a value as Hydra's command line takes it: lists without quotes and blanks."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_hydra_text, value))}]"
+    return str(value)
