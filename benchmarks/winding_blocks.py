@@ -61,7 +61,7 @@ def block_rows(edge: int, block: int, overlap: int, workers: int, seed: int) -> 
         start = time.perf_counter()
         report = solve_blocks(source, out, block=block, overlap=overlap, workers=workers)
         seconds = time.perf_counter() - start
-        labels = np.asarray(zarr.open_group(out, mode="r")["labels"])
+        labels = np.asarray(zarr.open_group(out, mode="r")["labels/sheets/0"])
         stored = zarr.open_group(source, mode="r")
         wrap, probability = np.asarray(stored["wrap"]), np.asarray(stored["probability"])
     print(

@@ -8,7 +8,7 @@ HELP = "write one mesh per sheet (PLY or OBJ) of a Zarr that `vesuvius winding` 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("labels", type=Path, help="Zarr with `field` and `labels`")
+    parser.add_argument("labels", type=Path, help="Zarr of `vesuvius winding`")
     parser.add_argument("--out", type=Path, required=True, help="folder for the meshes")
     parser.add_argument("--format", choices=("ply", "obj"), default="ply")
     parser.add_argument("--smallest", type=int, default=200, help="skip sheets below, voxels")

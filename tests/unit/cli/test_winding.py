@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 import zarr
+from ome_zarr_models.v05 import Image
+from ome_zarr_models.v05.labels import Labels
 
 from benchmarks.winding_cases import DEFAULT, make_case
 from vesuvius.cli.main import main
@@ -35,7 +37,10 @@ def test_prediction_to_labels_to_meshes(prediction, tmp_path, capsys):
     report = json.loads(capsys.readouterr().out)
     assert report["coherence"] > 0.7
     group = zarr.open_group(out, mode="r")
-    np.testing.assert_array_equal(group["mask"][:], group["labels"][:] > 0)
+    np.testing.assert_array_equal(group["mask"][:], group["labels/sheets/0"][:] > 0)
+    images = [scales.name for scales in Image.from_zarr(group).ome_attributes.multiscales]
+    assert images == ["w mask", "w field"]
+    assert Labels.from_zarr(group["labels"]).ome_attributes.labels == ["sheets"]
     assert main(["sheets", str(out), "--out", str(tmp_path / "m"), "--picture"]) == 0
     meshes = sorted((tmp_path / "m").glob("*.ply"))
     assert abs(len(meshes) - report["sheets"]) <= 2  # specks of sheets at the rim have none
@@ -66,4 +71,4 @@ def test_existing_output_and_missing_input_end_with_status_2(prediction, tmp_pat
     assert "exists already" in capsys.readouterr().err
     assert main(["winding", str(tmp_path / "no.zarr"), "--out", str(tmp_path / "o.zarr")]) == 2
     assert main(["sheets", str(prediction), "--out", str(tmp_path / "m")]) == 2
-    assert "expected 'field' and 'labels'" in capsys.readouterr().err
+    assert "expected 'field' and 'labels/sheets/0'" in capsys.readouterr().err

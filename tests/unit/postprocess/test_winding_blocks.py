@@ -92,7 +92,7 @@ def test_numbers_agree_over_the_blocks_of_a_volume(tmp_path):
                     for i in range(n)]  # fmt: skip
     assert report.broken == []
     assert report.fallback == []
-    labels = zarr.open_group(out, mode="r")["labels"][:]
+    labels = zarr.open_group(out, mode="r")["labels/sheets/0"][:]
     both = (labels > 0) & (case.wrap > 0)
     right = max(
         np.unique(case.wrap[both] - s * labels[both], return_counts=True)[1].max() for s in (1, -1)
@@ -117,7 +117,7 @@ def test_two_workers_write_what_one_writes(tmp_path):
         )
         assert report.blocks == 2
         written.append(zarr.open_group(out, mode="r"))
-    for name in ("labels", "mask", "field"):
+    for name in ("labels/sheets/0", "mask", "field"):
         np.testing.assert_array_equal(written[0][name][:], written[1][name][:])
 
 

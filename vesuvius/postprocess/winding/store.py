@@ -22,6 +22,9 @@ from vesuvius.storage.files import plain_json, storage_errors
 from vesuvius.storage.ome import BlockArray
 from vesuvius.types import FloatVolume, LabelVolume, Report
 
+LABELS = "labels/sheets/0"
+"""Where the numbers lie in a finished store: viewers look for segmentations under `labels`."""
+
 
 def open_probability(path: Path) -> tuple[zarr.Array[Any], zarr.Array[Any] | None]:
     """Return the arrays `probability` and `normals` (or None) of a prediction.
@@ -94,8 +97,9 @@ class SheetStore(BlockStore):
         super().__init__(
             path,
             [
-                BlockArray("mask", "uint8", pick=True),  # a mean would drop thin sheets
-                BlockArray("labels", "int32", pick=True),
+                # a mean would drop thin sheets
+                BlockArray("mask", "uint8", pick=True, window=(0, 1)),
+                BlockArray("labels", "int32", pick=True, label="sheets"),
                 BlockArray("field", "float32", pick=True),
             ],
             shape_zyx=open_probability(source)[0].shape,
@@ -209,15 +213,14 @@ def open_solved(path: Path) -> tuple[FloatVolume, LabelVolume]:
     if not path.exists():
         raise VolumeNotFoundError(f"no labels at {path}; write them with `vesuvius winding`")
     try:
-        arrays = dict(zarr.open_group(path, mode="r").arrays())
+        group = zarr.open_group(path, mode="r")
     except (FileNotFoundError, ValueError) as error:
         raise VolumeFormatError(f"{path} is not a readable Zarr group: {error}") from error
-    if not {"field", "labels"} <= arrays.keys():
+    found = [group.get(name) for name in ("field", LABELS)]
+    if not all(isinstance(array, zarr.Array) for array in found):
         raise VolumeFormatError(
-            f"{path} holds the arrays {sorted(arrays)}; expected 'field' and 'labels' as "
-            "`vesuvius winding` writes them"
+            f"{path} holds the arrays {sorted(name for name, _ in group.arrays())}; expected "
+            f"'field' and '{LABELS}' as `vesuvius winding` writes them"
         )
-    return (
-        np.asarray(arrays["field"][:], dtype=np.float32),
-        np.asarray(arrays["labels"][:], dtype=np.int32),
-    )
+    field, labels = (np.asarray(array) for array in found)
+    return field.astype(np.float32, copy=False), labels.astype(np.int32, copy=False)
