@@ -27,12 +27,14 @@ def overlay_curves(runs: Mapping[str, Sequence[Row]], png_path: Path) -> Path:
     height = 2.9 * num_rows + 0.9
     figure = style.new_figure(13.0, height)
     handles = {}
+    last = max((row["epoch"] + 1 for rows in histories.values() for row in rows), default=1)
     for number, metric in enumerate(names):
         row, column = divmod(number, _COLUMNS)
         bottom = (height - 0.9 - 2.9 * (row + 1) + 0.55) / height
         axes = figure.add_axes((0.05 + 0.32 * column, bottom, 0.27, 1.85 / height))
         axes.set_title(metric, fontsize=11, color=style.INK, loc="left")
         style.epoch_axes(axes)
+        axes.set_xlim(0.97 - 0.03 * last, last + 0.03 + 0.03 * last)  # the same in every panel
         for index, (name, history) in enumerate(histories.items()):
             points = [(row["epoch"] + 1, row[metric]) for row in history if metric in row]
             if points:

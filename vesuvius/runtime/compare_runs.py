@@ -21,6 +21,8 @@ _REPEATED = tuple(
     f"module.{group}." for group in ("model", "loss", "optimizer", "scheduler", "metrics")
 )
 """Keys that only repeat a group of their own."""
+_NAMES = ("logger.wandb.id", "logger.wandb.name", "logger.wandb.group")
+"""What a dashboard calls a run, not what it is."""
 
 
 def compare_runs(folders: Sequence[Path], out: Path) -> dict[str, Table]:
@@ -84,7 +86,7 @@ def own_settings(facts: Mapping[str, Any]) -> dict[str, str]:
     return {
         key: str(value).replace(folder, "<run>")
         for key, value in flat.items()
-        if not key.startswith(_REPEATED)
+        if not key.startswith((*_REPEATED, *_NAMES))
     }
 
 

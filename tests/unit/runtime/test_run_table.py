@@ -26,6 +26,7 @@ def make_run(folder, *, lr=0.001, scores=(0.1, 0.3, 0.2), objective=None, starte
             "module": {"optimizer": {"lr": lr}},
             "paths": {"output_dir": str(folder)},
             "callbacks": {"best": {"dirpath": f"{folder}/checkpoints"}},
+            "logger": {"wandb": {"id": folder.parent.name, "name": folder.name}},
         },
         "choices": {"model": "dual_head_unet"},
         "overrides": [f"optimizer.lr={lr}", "callbacks=[checkpoint]"],
