@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,13 @@ body { font: 15px/1.45 system-ui, sans-serif; color: #1c1f26; margin: 2rem auto;
   padding: 0 1rem; }
 table { border-collapse: collapse; margin: .6rem 0 1.4rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .22rem .7rem; text-align: right; border-bottom: 1px solid #e3e6ea; }
-th { color: #6b7280; font-weight: 600; } td:first-child, th:first-child { text-align: left; }
+th { color: #6b7280; font-weight: 600; }
+td:first-child, th:first-child, .words { text-align: left; }
 img { max-width: 100%; } summary { cursor: pointer; color: #0072b2; margin: .4rem 0; }
 h2 { margin-top: 2.6rem; border-top: 2px solid #c9ced6; padding-top: 1rem; }
-p.note { color: #6b7280; max-width: 60rem; }
+p.note { color: #6b7280; max-width: 60rem; } a { color: #0072b2; }
+p.facts { color: #6b7280; white-space: pre-wrap; margin-top: -.4rem; }
+tbody tr:hover { background: #f4f6f8; }
 """.strip()
 
 
@@ -71,7 +75,7 @@ def write_report(
 def _section(section: Section) -> str:
     name = html.escape(section.name)
     image = base64.b64encode(section.picture.read_bytes()).decode()
-    parts = [f"<h2 id='{name}'>{name}</h2><p class='note'>{html.escape(section.facts)}</p>"]
+    parts = [f"<h2 id='{name}'>{name}</h2><p class='facts'>{html.escape(section.facts)}</p>"]
     parts.append(f"<img alt='places of volume {name}' src='data:image/png;base64,{image}'>")
     for number, (title, rows) in enumerate(section.tables.items()):
         if not rows:
@@ -85,9 +89,15 @@ def _section(section: Section) -> str:
 def _table(rows: Sequence[Mapping[str, Cell]], links: set[str]) -> str:
     if not rows:
         return ""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in rows[0])
+    words = {name for name, value in rows[0].items() if re.search("[a-z]", str(value))}
+
+    def cells(tag: str, texts: Mapping[str, str]) -> str:
+        aligned = {name: " class='words'" if name in words else "" for name in texts}
+        return "".join(f"<{tag}{aligned[name]}>{text}</{tag}>" for name, text in texts.items())
+
+    head = cells("th", {name: html.escape(name) for name in rows[0]})
     body = "".join(
-        "<tr>" + "".join(f"<td>{_cell(value, links)}</td>" for value in row.values()) + "</tr>"
+        f"<tr>{cells('td', {name: _cell(value, links) for name, value in row.items()})}</tr>"
         for row in rows
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
