@@ -8,6 +8,7 @@ the same command goes on where it was stopped.
     python -m benchmarks.quality --minutes 10 --seeds 0 1
     python -m benchmarks.quality --only ours segresnet --folder quality_runs
     python -m benchmarks.quality --ablate wide no_normals ema     # rows of our own recipe
+    python -m benchmarks.quality --infer tta_flips overlap25      # the trained recipe, predicted so
     python -m benchmarks.quality --table                          # only print what is there
 
 Peers need `pip install -e '.[bench]'`; nnU-Net's pieces besides
@@ -16,8 +17,6 @@ Peers need `pip install -e '.[bench]'`; nnU-Net's pieces besides
 
 import argparse
 import json
-import resource
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -34,11 +33,10 @@ from benchmarks.quality_data import (
     score_volume,
     store_folder,
 )
-from benchmarks.quality_ours import ABLATIONS, OURS, calibrate, training_overrides
-from benchmarks.quality_peers import WINDOW, Peer, monai_peer, nnunet_peer, predict_peer, train_peer
-from vesuvius.inference.store import load_prediction, write_json
+from benchmarks.quality_ours import ABLATIONS, INFERENCE, OURS, predict_ours, train_ours
+from benchmarks.quality_peers import Peer, monai_peer, nnunet_peer, predict_peer, train_peer
+from vesuvius.inference.store import write_json
 
-ROOT = Path(__file__).parents[1]
 PeerFactory = Callable[..., Peer]
 
 
@@ -73,36 +71,22 @@ COLUMNS = {
 }  # fmt: skip
 
 
-def call(*command: str) -> None:
-    result = subprocess.run(
-        [sys.executable, *command], cwd=ROOT, text=True, capture_output=True, check=False
-    )
-    if result.returncode:
-        sys.exit(f"{' '.join(command)}\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}")
-
-
 def run_ours(
     overrides: Sequence[str], data: Path, run: Path, *, minutes: float, seed: int, num_val: int
 ) -> dict[str, float]:
     """Train with `train.py`, predict with `infer.py`, score."""
     root = store_folder(data, "train")
-    options = [*overrides, f"data.root={root}", f"seed={seed}"]
-    steps, batch = calibrate(options, minutes)
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-    call("train.py", *options, *training_overrides(steps, batch), f"hydra.run.dir={run}")
-    seconds = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
-    call(
-        "infer.py", f"run_dir={run}", f"volume={store_folder(data, 'val')}", "checkpoint=last",
-        "pictures=false", "postprocess=none", f"out_dir={run / 'masks'}",
-        f"hydra.run.dir={run / 'infer'}", f"max_volumes={num_val}",
-        f"roi_zyx={list(WINDOW)}",
-    )  # fmt: skip
-    rows = []
-    for truth in islice(read_side(data, "val"), num_val):
-        probability, normals = load_prediction(run / "masks" / f"{truth.name}.zarr")
-        rows.append(score_volume(truth, probability, normals))
-    cost = {"steps": steps, "minutes": seconds / 60, "samples_s": steps * batch / seconds}
-    return {**mean_scores(rows), **cost}
+    cost = train_ours([*overrides, f"data.root={root}", f"seed={seed}"], run, minutes=minutes)
+    return {**predict_ours([run], data, run / "masks", num_val=num_val), **cost}
+
+
+def run_inference(name: str, data: Path, run: Path, *, num_val: int) -> dict[str, float]:
+    """Predict with the trained recipe of `run` in another way."""
+    if not (run / "cost.json").is_file():
+        sys.exit(f"{run}: not trained yet; run --only ours with the same --minutes and --seeds")
+    cost = train_ours([], run, minutes=0.0)  # what it took, from its file
+    scores = predict_ours([run], data, run / name, *INFERENCE[name], num_val=num_val)
+    return {**scores, **cost}
 
 
 def run_peer(
@@ -150,6 +134,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--only", nargs="+", choices=[*OURS, *PEERS], help=f"default: {DEFAULT}")
     parser.add_argument("--ablate", nargs="+", choices=ABLATIONS, help="changes of our recipe")
+    parser.add_argument("--infer", nargs="+", choices=INFERENCE, help="ways to predict with it")
     parser.add_argument("--set", nargs="+", default=[], help="further overrides of our recipe")
     parser.add_argument("--val", type=int, default=8, help="validation volumes that are scored")
     parser.add_argument("--lr", type=float, help="learning rate of the peers instead of theirs")
@@ -164,8 +149,8 @@ def main() -> None:
     folder = args.folder.resolve()
     data = folder / "phantom"
     torch.set_num_threads(1)
-    names = args.only or ([] if args.ablate else list(DEFAULT))
-    names += args.ablate or []
+    names = args.only or ([] if args.ablate or args.infer else list(DEFAULT))
+    names += [*(args.ablate or []), *(args.infer or [])]
     if args.table:
         names = []
     else:
@@ -178,6 +163,9 @@ def main() -> None:
             common = {"minutes": args.minutes, "seed": seed, "num_val": args.val}
             if name in PEERS:
                 result = run_peer(PEERS[name], data, lr=args.lr, **common)
+            elif name in INFERENCE:
+                trained = folder / f"ours{args.tag}_{args.minutes:g}min_seed{seed}"
+                result = run_inference(name, data, trained, num_val=args.val)
             else:
                 overrides = [*(OURS | ABLATIONS)[name], *args.set]
                 result = run_ours(overrides, data, run, **common)

@@ -1,38 +1,78 @@
 """Our recipe in `quality.py`: what `train.py` gets, and how many steps fit into the time."""
 
+import json
 import math
+import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
 
 import torch
 from hydra.utils import instantiate
 
-from benchmarks.quality_data import SIDES
+from benchmarks.quality_data import (
+    SHAPE_ZYX,
+    SIDES,
+    mean_scores,
+    read_side,
+    score_volume,
+    store_folder,
+)
+from vesuvius.inference.store import load_prediction, write_json
 from vesuvius.runtime.compose_config import compose_config
 from vesuvius.runtime.hardware import resolve_trainer
 
+ROOT = Path(__file__).parents[1]
 WARM_STEPS, TIMED_STEPS = 2, 4
 BASE = ["data=surface_zarr", "data.batch_size=2", "data.val_share=0"]
 QUICK = ["experiment=quick", "data.val_share=0"]
 OURS: dict[str, list[str]] = {"ours": QUICK, "default": BASE}
 """Contestants that are trained by `train.py`: name -> overrides."""
+TERM = "loss/term=[dice,bce,normal,{}]"
 ABLATIONS: dict[str, list[str]] = {
+    # network and precision
     "width16": [*QUICK, "model.n_filters=16"],
-    "lr1e-3": [*QUICK, "optimizer.lr=1e-3"],
-    "pos_weight10": [*QUICK, "loss.term.bce.fn.pos_weight=10"],
-    "no_warmup": [*QUICK, "scheduler.warmup_share=0"],
+    "instance_norm": [*QUICK, "model.norm=instance"],
+    "resenc_s": [*QUICK, "~model.n_filters", "model=resenc_s"],
     "fp32": [*QUICK, "trainer.precision=32-true"],
     "no_normals": [*QUICK, "loss/term=[dice,bce]", "model.normals_head=false"],
+    "deep_supervision": [*QUICK, "model.deep_supervision=2", "loss=surface_deep"],
+    "sdf": [*QUICK, "model.sdf_distance=4", "loss/term=[sdf,dice,normal]"],
+    # loss
+    "pos_weight10": [*QUICK, "loss.term.bce.fn.pos_weight=10"],
+    "ignore_as_background": [*QUICK, "data.ignore_as_background=true"],
+    "medial_recall": [*QUICK, TERM.format("medial_recall")],
+    "skeleton_recall": [*QUICK, TERM.format("skeleton_recall")],
+    "cldice": [*QUICK, TERM.format("cldice"), "loss.term.cldice.fn.iterations=3"],
+    "boundary": [*QUICK, TERM.format("boundary")],
+    "focal_tversky": [*QUICK, "loss/term=[focal_tversky,bce,normal]"],
+    "surface_dice": [*QUICK, TERM.format("surface_dice")],
+    "separation": [*QUICK, TERM.format("separation")],
+    # optimization
+    "lr1e-3": [*QUICK, "optimizer.lr=1e-3"],
+    "no_warmup": [*QUICK, "scheduler.warmup_share=0"],
     "batch1": [*QUICK, "data.batch_size=1", "model.norm=instance"],
-    "instance_norm": [*QUICK, "model.norm=instance"],
+    "muon": [*QUICK, "optimizer=muon"],
+    "ema": [*QUICK, "+callbacks/ema@callbacks=ema", "callbacks.ema.decay=0.99"],
+    # data
     "cube": [*QUICK, "data.augment=cube"],
     "intensity": [*QUICK, "transforms=intensity"],
     "strong": [*QUICK, "transforms=strong"],
-    "ema": [*QUICK, "+callbacks/ema@callbacks=ema", "callbacks.ema.decay=0.99"],
-    "resenc_s": [*QUICK, "~model.n_filters", "model=resenc_s"],
+    "strong_mix": [*QUICK, "transforms=strong_mix"],
+    "uniform_crops": [*QUICK, "data.positive_share=0"],
 }
 """The recipe with one thing changed."""
+INFERENCE: dict[str, list[str]] = {
+    "tta_flips": ["tta=flips"],
+    "tta_flips_rot90": ["tta=flips_rot90"],
+    "window64": ["roi_zyx=[64,64,64]"],
+    "overlap25": ["roi_zyx=[64,64,64]", "overlap=0.25"],
+}
+"""The trained recipe, predicted otherwise: name -> overrides of `infer.py`."""
 
 
 def calibrate(overrides: Sequence[str], minutes: float) -> tuple[int, int]:
@@ -67,12 +107,71 @@ def calibrate(overrides: Sequence[str], minutes: float) -> tuple[int, int]:
     return round(60 * minutes / statistics.median(times[WARM_STEPS:])), cfg.data.batch_size
 
 
-def training_overrides(steps: int, batch_size: int) -> list[str]:
+def training_overrides(
+    steps: int, batch_size: int, *, num_volumes: int = SIDES["train"][0]
+) -> list[str]:
     """Return what makes `train.py` train so many steps and nothing else."""
     return [
         "optimized_metric=null", "metrics=none", "callbacks=[speed,checkpoint]",
         "callbacks.best=null", "logger=csv", "trainer.max_epochs=1",
         "trainer.enable_progress_bar=false",
         f"trainer.limit_train_batches={steps}",
-        f"data.samples_per_volume={math.ceil(steps * batch_size / SIDES['train'][0])}",
+        f"data.samples_per_volume={math.ceil(steps * batch_size / num_volumes)}",
     ]  # fmt: skip
+
+
+def call(*command: str) -> None:
+    """Run a Python command in the repository's root; show its end and leave if it fails."""
+    result = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, text=True, capture_output=True, check=False
+    )
+    if result.returncode:
+        sys.exit(f"{' '.join(command)}\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}")
+
+
+def train_ours(
+    overrides: Sequence[str], run: Path, *, minutes: float, num_volumes: int = SIDES["train"][0]
+) -> dict[str, float]:
+    """Train with `train.py` for so many minutes of process time; return steps and samples/s.
+
+    A run that is finished is not trained again.
+    """
+    cost_file = run / "cost.json"
+    if cost_file.is_file():
+        cost: dict[str, float] = json.loads(cost_file.read_text(encoding="utf-8"))
+        return cost
+    steps, batch = calibrate(overrides, minutes)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    call(
+        "train.py", *overrides, *training_overrides(steps, batch, num_volumes=num_volumes),
+        f"hydra.run.dir={run}",
+    )  # fmt: skip
+    seconds = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+    cost = {"steps": steps, "minutes": seconds / 60, "samples_s": steps * batch / seconds}
+    write_json(cost_file, cost)
+    return cost
+
+
+def predict_ours(
+    runs: Sequence[Path], data: Path, out: Path, *options: str, num_val: int
+) -> dict[str, float]:
+    """Predict the validation volumes with `infer.py`; return their mean scores.
+
+    Args:
+        runs: run folders; the mean of several.
+        data: folder of `make_volumes`.
+        out: where the predictions go.
+        options: further overrides of `infer.py`.
+        num_val: how many volumes.
+    """
+    names = ",".join(str(run) for run in runs)
+    call(
+        "infer.py", f"run_dir=[{names}]", f"volume={store_folder(data, 'val')}", "checkpoint=last",
+        "pictures=false", "postprocess=none", f"out_dir={out}", f"hydra.run.dir={out}_log",
+        f"max_volumes={num_val}", f"roi_zyx={list(SHAPE_ZYX)}", *options,
+    )  # fmt: skip
+    rows = []
+    for truth in islice(read_side(data, "val"), num_val):
+        probability, normals = load_prediction(out / f"{truth.name}.zarr")
+        rows.append(score_volume(truth, probability, normals))
+    return mean_scores(rows)

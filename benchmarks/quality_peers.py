@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from benchmarks.quality_data import Truth
+from benchmarks.quality_data import SHAPE_ZYX, Truth
 
 PATCH = (64, 64, 64)
-WINDOW = (128, 128, 128)  # of inference, as for ours: these volumes in one piece
+WINDOW = SHAPE_ZYX  # of inference, as for ours: these volumes in one piece
 BATCH = 2
 WARM_STEPS, TIMED_STEPS = 2, 4
 
