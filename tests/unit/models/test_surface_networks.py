@@ -99,6 +99,12 @@ def num_parameters(model):
     return sum(p.numel() for p in model.parameters())
 
 
+TRACED = [
+    n if n in ("resenc", "segformer") else pytest.param(n, marks=pytest.mark.slow) for n in TINY
+]
+"""Tracing takes 1 to 3 s a network; by default one convolutional and one with attention."""
+
+
 @pytest.fixture(params=TINY)
 def name(request):
     return request.param
@@ -166,6 +172,7 @@ def test_an_image_does_not_depend_on_its_neighbours_in_the_batch(name):
     torch.testing.assert_close(together, alone, atol=2e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", TRACED)
 def test_exports(name):
     model = build(name).eval()
     image = torch.rand(1, 1, 32, 32, 32)
@@ -176,6 +183,7 @@ def test_exports(name):
         torch.testing.assert_close(found[head], expected[head], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", TRACED)
 def test_compiles_without_graph_breaks(name):
     torch.compiler.reset()
     model = build(name)
