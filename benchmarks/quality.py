@@ -9,6 +9,7 @@ the same command goes on where it was stopped.
     python -m benchmarks.quality --only ours segresnet --folder quality_runs
     python -m benchmarks.quality --ablate wide no_normals ema     # rows of our own recipe
     python -m benchmarks.quality --infer tta_flips overlap25      # the trained recipe, predicted so
+    python -m benchmarks.quality --networks --minutes 5           # every network, all else equal
     python -m benchmarks.quality --table                          # only print what is there
 
 Peers need `pip install -e '.[bench]'`; nnU-Net's pieces besides
@@ -33,7 +34,14 @@ from benchmarks.quality_data import (
     score_volume,
     store_folder,
 )
-from benchmarks.quality_ours import ABLATIONS, INFERENCE, OURS, predict_ours, train_ours
+from benchmarks.quality_ours import (
+    ABLATIONS,
+    INFERENCE,
+    NETWORKS,
+    OURS,
+    predict_ours,
+    train_ours,
+)
 from benchmarks.quality_peers import Peer, monai_peer, nnunet_peer, predict_peer, train_peer
 from vesuvius.inference.store import write_json
 
@@ -132,8 +140,11 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--minutes", type=float, default=10.0, help="training time of each")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--only", nargs="+", choices=[*OURS, *PEERS], help=f"default: {DEFAULT}")
+    parser.add_argument(
+        "--only", nargs="+", choices=[*OURS, *PEERS, *NETWORKS], help=f"default: {DEFAULT}"
+    )
     parser.add_argument("--ablate", nargs="+", choices=ABLATIONS, help="changes of our recipe")
+    parser.add_argument("--networks", action="store_true", help="compare our surface networks")
     parser.add_argument("--infer", nargs="+", choices=INFERENCE, help="ways to predict with it")
     parser.add_argument("--set", nargs="+", default=[], help="further overrides of our recipe")
     parser.add_argument("--val", type=int, default=8, help="validation volumes that are scored")
@@ -149,8 +160,8 @@ def main() -> None:
     folder = args.folder.resolve()
     data = folder / "phantom"
     torch.set_num_threads(1)
-    names = args.only or ([] if args.ablate or args.infer else list(DEFAULT))
-    names += [*(args.ablate or []), *(args.infer or [])]
+    names = [*(args.only or []), *(NETWORKS if args.networks else [])]
+    names = [*names, *(args.ablate or []), *(args.infer or [])] or list(DEFAULT)
     if args.table:
         names = []
     else:
@@ -167,7 +178,7 @@ def main() -> None:
                 trained = folder / f"ours{args.tag}_{args.minutes:g}min_seed{seed}"
                 result = run_inference(name, data, trained, num_val=args.val)
             else:
-                overrides = [*(OURS | ABLATIONS)[name], *args.set]
+                overrides = [*(OURS | NETWORKS | ABLATIONS)[name], *args.set]
                 result = run_ours(overrides, data, run, **common)
             run.mkdir(parents=True, exist_ok=True)
             facts = {"contestant": name + args.tag, "seed": seed, "budget": args.minutes}

@@ -41,7 +41,7 @@ ABLATIONS: dict[str, list[str]] = {
     "fp32": [*QUICK, "trainer.precision=32-true"],
     "no_normals": [*QUICK, "loss/term=[dice,bce]", "model.normals_head=false"],
     "deep_supervision": [*QUICK, "model.deep_supervision=2", "loss=surface_deep"],
-    "sdf": [*QUICK, "model.sdf_distance=4", "loss/term=[sdf,dice,normal]"],
+    "sdf": [*QUICK, "model.sdf_distance=4", "loss/term=[sdf,dice,normal]", "~loss.term.bce"],
     # loss
     "pos_weight10": [*QUICK, "loss.term.bce.fn.pos_weight=10"],
     "ignore_as_background": [*QUICK, "data.ignore_as_background=true"],
@@ -57,7 +57,7 @@ ABLATIONS: dict[str, list[str]] = {
     "no_warmup": [*QUICK, "scheduler.warmup_share=0"],
     "batch1": [*QUICK, "data.batch_size=1", "model.norm=instance"],
     "muon": [*QUICK, "optimizer=muon"],
-    "ema": [*QUICK, "+callbacks/ema@callbacks=ema", "callbacks.ema.decay=0.99"],
+    "ema": [*QUICK, "callbacks=[speed,checkpoint,ema]", "callbacks.ema.decay=0.99"],
     # data
     "cube": [*QUICK, "data.augment=cube"],
     "intensity": [*QUICK, "transforms=intensity"],
@@ -66,6 +66,17 @@ ABLATIONS: dict[str, list[str]] = {
     "uniform_crops": [*QUICK, "data.positive_share=0"],
 }
 """The recipe with one thing changed."""
+EQUAL = ["data=surface_zarr", "data.val_share=0", "data.batch_size=2", "transforms=none"]
+EQUAL += ["loss/term=[dice,bce,normal]", "loss.term.bce.fn.pos_weight=1.5"]
+EQUAL += ["scheduler=cosine", "scheduler.warmup_share=0.1"]
+NETWORKS: dict[str, list[str]] = {
+    "dual_head_unet": ["optimizer.lr=2e-3", *EQUAL],
+    "segformer": ["experiment=surface_segformer", *EQUAL],
+    "upernet": ["experiment=surface_upernet", *EQUAL],
+    "transunet": ["experiment=surface_transunet", *EQUAL],
+    "unetr_pp": ["experiment=surface_unetr_pp", *EQUAL],
+}
+"""Every surface network with its experiment's learning rate and all else equal."""
 INFERENCE: dict[str, list[str]] = {
     "tta_flips": ["tta=flips"],
     "tta_flips_rot90": ["tta=flips_rot90"],
@@ -82,7 +93,7 @@ def calibrate(overrides: Sequence[str], minutes: float) -> tuple[int, int]:
     """
     alone = ["data.split_file=null", "paths.output_dir=unused"]
     steps = WARM_STEPS + TIMED_STEPS
-    cfg = compose_config("train", [*overrides, *training_overrides(steps, 2), *alone])
+    cfg = compose_config("train", [*training_overrides(steps, 2), *overrides, *alone])
     resolve_trainer(cfg.trainer)
     bf16 = str(cfg.trainer.precision).startswith("bf16")
     data = instantiate(cfg.data, _convert_="all")
@@ -113,7 +124,7 @@ def training_overrides(
     """Return what makes `train.py` train so many steps and nothing else."""
     return [
         "optimized_metric=null", "metrics=none", "callbacks=[speed,checkpoint]",
-        "callbacks.best=null", "logger=csv", "trainer.max_epochs=1",
+        "callbacks.best=null", "logger=csv", "trainer.max_epochs=1", "trainer.limit_val_batches=0",
         "trainer.enable_progress_bar=false",
         f"trainer.limit_train_batches={steps}",
         f"data.samples_per_volume={math.ceil(steps * batch_size / num_volumes)}",
@@ -143,7 +154,7 @@ def train_ours(
     steps, batch = calibrate(overrides, minutes)
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     call(
-        "train.py", *overrides, *training_overrides(steps, batch, num_volumes=num_volumes),
+        "train.py", *training_overrides(steps, batch, num_volumes=num_volumes), *overrides,
         f"hydra.run.dir={run}",
     )  # fmt: skip
     seconds = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before

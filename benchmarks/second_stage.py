@@ -46,7 +46,7 @@ def first_stage(data: Path, folder: Path, *, minutes: float, seed: int) -> list[
     seen = SIDES["train"][0] * (FOLDS - 1) // FOLDS
     for fold, run in enumerate(runs):
         options = [*QUICK[:1], f"data.root={root}", f"seed={seed}"]
-        options += [f"data.split_file={splits}", f"data.fold={fold}", "trainer.limit_val_batches=0"]
+        options += [f"data.split_file={splits}", f"data.fold={fold}"]
         train_ours(options, run, minutes=minutes, num_volumes=seen)
     call(
         "-m", "vesuvius.cli.main", "oof", *map(str, runs), "--volumes", str(root),
