@@ -101,6 +101,7 @@ def calibrate(overrides: Sequence[str], minutes: float) -> tuple[int, int]:
     if bf16:
         module.channels_last = True
         module.model.to(memory_format=torch.channels_last_3d)
+    module.on_fit_start()  # guards the CPU's bf16 convolutions, as in training
     optimizer = module.make_optimizer(list(module.parameters()))
     times = []
     batches = iter(data.train_dataloader())
