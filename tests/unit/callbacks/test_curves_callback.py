@@ -55,17 +55,17 @@ def test_a_resumed_run_has_the_history_of_both(tmp_path):
     first, second, whole = (tmp_path / name for name in ("first", "second", "whole"))
     fit(
         [CurvesCallback(folder=str(first)), ModelCheckpoint(dirpath=first, save_last=True)],
-        epochs=2,
+        epochs=1,
         enable_checkpointing=True,
     )
     fit(
         [CurvesCallback(folder=str(second)), ModelCheckpoint(dirpath=second)],
-        epochs=4,
+        epochs=2,
         enable_checkpointing=True,
         logger=CSVLogger(second, name=None, version=""),
         ckpt_path=first / "last.ckpt",
     )
-    fit([CurvesCallback(folder=str(whole))], epochs=4)
+    fit([CurvesCallback(folder=str(whole))], epochs=2)
     assert history(second) == [pytest.approx(row) for row in history(whole)]
 
 
