@@ -1,6 +1,5 @@
 """The documentation that is made from conf/, and the page of messages."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -123,22 +122,3 @@ def test_names_and_texts_of_several_lines():
     )
     three = dict.fromkeys("abc", "three of them.")
     assert documented_arguments(text) == {**three, "d": "one."}
-
-
-MESSAGES = [
-    quoted
-    for line in (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8").splitlines()
-    if line.startswith("| `")
-    for quoted in re.findall(r"`([^`]+)`", line.split("|")[1])
-]
-
-
-@pytest.fixture(scope="module")
-def source():
-    texts = (path.read_text(encoding="utf-8") for path in (ROOT / "vesuvius").rglob("*.py"))
-    return re.sub(r'"\s*f?"', "", "".join(texts))
-
-
-@pytest.mark.parametrize("message", MESSAGES)
-def test_a_message_of_the_page_exists(message, source):
-    assert message in source or message == "device=cuda"
