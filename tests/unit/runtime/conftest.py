@@ -1,9 +1,12 @@
 """A run folder without a training: configuration, random weights, split."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
+from conftest import composed
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -15,11 +18,11 @@ OVERRIDES = (
 )
 
 
-@pytest.fixture
-def run_dir(tmp_path, compose_config):
-    """Return the folder of a tiny run whose batch norms have seen data."""
-    folder = tmp_path / "run"
-    cfg = compose_config("train", list(OVERRIDES), folder)
+@pytest.fixture(scope="session")
+def untouched_run(tmp_path_factory) -> Path:
+    """The folder of a tiny run whose batch norms have seen data; tests copy it."""
+    folder = tmp_path_factory.mktemp("untouched") / "run"
+    cfg = composed("train", list(OVERRIDES), folder)
     (folder / ".hydra").mkdir(parents=True)
     (folder / "checkpoints").mkdir()
     OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")
@@ -32,3 +35,10 @@ def run_dir(tmp_path, compose_config):
     (folder / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b"]}))
     (folder / "run.json").write_text(json.dumps({"git_commit": "abc", "num_parameters": 1}))
     return folder
+
+
+@pytest.fixture
+def run_dir(untouched_run, tmp_path) -> Path:
+    """A run folder of the test's own."""
+    torch.manual_seed(0)
+    return shutil.copytree(untouched_run, tmp_path / "run")
