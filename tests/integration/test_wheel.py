@@ -32,6 +32,11 @@ def test_every_group_is_inside(wheel):
     there = {path.relative_to(ROOT).as_posix() for path in (ROOT / "conf").rglob("*.yaml")}
     own = {name for name in there if not name.startswith("conf/local/")}
     assert own <= {name.removeprefix("vesuvius/") for name in inside}
+    viewer = {
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "vesuvius/pictures/viewer").iterdir()
+    }
+    assert len(viewer) >= 6
+    assert viewer <= inside  # the page of `vesuvius view`
     assert not any(name.startswith(("tests/", "benchmarks/", "conf/")) for name in inside)
 
 
