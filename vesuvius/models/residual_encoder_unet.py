@@ -26,7 +26,24 @@ from vesuvius.models.unet_parts import (
 
 
 class PlanUNet3D(nn.Module):
-    """What both U-Nets share: checked arguments, decoder, forward; a subclass sets `encoder`."""
+    """What both U-Nets share: checked arguments, decoder, forward; a subclass sets `encoder`.
+
+    Args:
+        features_per_stage: channels of each stage, finest first; at least two stages.
+        num_per_stage: convolutions or residual blocks of each encoder stage.
+        kernel_sizes: (z, y, x), odd, of each stage.
+        strides: (z, y, x) of each stage's first convolution; the first is normally (1, 1, 1).
+        n_conv_per_stage_decoder: convolutions of each decoder stage, deepest first; one fewer.
+        in_channels: image channels.
+        num_classes: channels of the logits.
+        deep_supervision: `forward` returns the logits of all levels.
+        conv_bias: convolutions have a bias, as in nnU-Net's plans.
+        norm: 'instance' or 'batch'.
+        activation: 'leaky_relu' or 'relu'.
+
+    Raises:
+        ConfigError: lists of different lengths, even kernels, sizes below 1, unknown names.
+    """
 
     encoder: UNetEncoder
 
@@ -41,7 +58,9 @@ class PlanUNet3D(nn.Module):
         in_channels: int,
         num_classes: int,
         deep_supervision: bool,
-        style: Style,
+        conv_bias: bool,
+        norm: UNetNorm,
+        activation: Activation,
     ) -> None:
         super().__init__()
         _check_counts(features_per_stage, num_per_stage, n_conv_per_stage_decoder)
@@ -50,6 +69,7 @@ class PlanUNet3D(nn.Module):
                 f"in_channels={in_channels}, num_classes={num_classes}: both must be at least 1."
             )
         num_stages = len(features_per_stage)
+        self.style = Style(conv_bias, norm, activation)
         self.in_channels, self.num_classes = in_channels, num_classes
         self.features_per_stage = [int(n) for n in features_per_stage]
         self.num_per_stage = [int(n) for n in num_per_stage]
@@ -64,7 +84,7 @@ class PlanUNet3D(nn.Module):
             strides=self.strides,
             num_classes=num_classes,
             deep_supervision=deep_supervision,
-            style=style,
+            style=self.style,
         )
 
     @property
@@ -130,20 +150,9 @@ class PlainConvUNet3D(PlanUNet3D):
     """nnU-Net's default U-Net.
 
     Args:
-        features_per_stage: channels of each stage, finest first; at least two stages.
         n_conv_per_stage: convolutions of each encoder stage.
-        kernel_sizes: (z, y, x), odd, of each stage.
-        strides: (z, y, x) of each stage's first convolution; the first is normally (1, 1, 1).
-        n_conv_per_stage_decoder: convolutions of each decoder stage, deepest first; one fewer.
-        in_channels: image channels.
-        num_classes: channels of the logits.
-        deep_supervision: `forward` returns the logits of all levels.
-        conv_bias: convolutions have a bias, as in nnU-Net's plans.
-        norm: 'instance' or 'batch'.
-        activation: 'leaky_relu' or 'relu'.
 
-    Raises:
-        ConfigError: lists of different lengths, even kernels, sizes below 1, unknown names.
+    All other arguments and errors: see PlanUNet3D.
 
     Source: Isensee et al. 2021, nnU-Net; own implementation.
     """
@@ -163,7 +172,6 @@ class PlainConvUNet3D(PlanUNet3D):
         norm: UNetNorm = "instance",
         activation: Activation = "leaky_relu",
     ) -> None:
-        style = Style(conv_bias, norm, activation)
         super().__init__(
             features_per_stage=features_per_stage,
             num_per_stage=n_conv_per_stage,
@@ -173,12 +181,16 @@ class PlainConvUNet3D(PlanUNet3D):
             in_channels=in_channels,
             num_classes=num_classes,
             deep_supervision=deep_supervision,
-            style=style,
+            conv_bias=conv_bias,
+            norm=norm,
+            activation=activation,
         )
         self.encoder = UNetEncoder(
             [
                 # nnU-Net wraps each stack once more, which its parameter names show
-                nn.Sequential(ConvStack(count, i, o, kernel=kernel, stride=stride, style=style))
+                nn.Sequential(
+                    ConvStack(count, i, o, kernel=kernel, stride=stride, style=self.style)
+                )
                 for count, i, o, kernel, stride in self._stages(in_channels)
             ]
         )
@@ -189,20 +201,9 @@ class ResidualEncoderUNet3D(PlanUNet3D):
     """nnU-Net's U-Net with a residual encoder (its presets ResEnc M, L, XL).
 
     Args:
-        features_per_stage: channels of each stage, finest first; at least two stages.
         n_blocks_per_stage: residual blocks of each encoder stage.
-        kernel_sizes: (z, y, x), odd, of each stage.
-        strides: (z, y, x) of each stage's first block; the first is normally (1, 1, 1).
-        n_conv_per_stage_decoder: convolutions of each decoder stage, deepest first; one fewer.
-        in_channels: image channels.
-        num_classes: channels of the logits.
-        deep_supervision: `forward` returns the logits of all levels.
-        conv_bias: convolutions have a bias, as in nnU-Net's plans.
-        norm: 'instance' or 'batch'.
-        activation: 'leaky_relu' or 'relu'.
 
-    Raises:
-        ConfigError: lists of different lengths, even kernels, sizes below 1, unknown names.
+    All other arguments and errors: see PlanUNet3D.
 
     Source: Isensee et al. 2024, "nnU-Net Revisited"; own implementation.
     """
@@ -222,7 +223,6 @@ class ResidualEncoderUNet3D(PlanUNet3D):
         norm: UNetNorm = "instance",
         activation: Activation = "leaky_relu",
     ) -> None:
-        style = Style(conv_bias, norm, activation)
         super().__init__(
             features_per_stage=features_per_stage,
             num_per_stage=n_blocks_per_stage,
@@ -232,15 +232,17 @@ class ResidualEncoderUNet3D(PlanUNet3D):
             in_channels=in_channels,
             num_classes=num_classes,
             deep_supervision=deep_supervision,
-            style=style,
+            conv_bias=conv_bias,
+            norm=norm,
+            activation=activation,
         )
         first = self.features_per_stage[0]
         self.encoder = UNetEncoder(
             [
-                ResidualStack(count, i, o, kernel=kernel, stride=stride, style=style)
+                ResidualStack(count, i, o, kernel=kernel, stride=stride, style=self.style)
                 for count, i, o, kernel, stride in self._stages(first)
             ],
-            stem=ConvStack(1, in_channels, first, kernel=self.kernels[0], style=style),
+            stem=ConvStack(1, in_channels, first, kernel=self.kernels[0], style=self.style),
         )
         self._initialise()
 
