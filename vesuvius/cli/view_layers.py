@@ -1,7 +1,9 @@
 """Reads what `vesuvius view` shows: the volume, its layers, by region, reduced to cells."""
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -139,7 +141,7 @@ def read_cells(view: RegionView, factor: int, how: str) -> Array:
     per_slice = height * width * view.dtype.itemsize * factor
     step = factor * max(1, _SLAB_BYTES // per_slice)
     slabs = []
-    for z in range(0, depth, step):
+    for z in _shown(range(0, depth, step), f"reading {view.volume.name}"):
         slab = view[z : min(z + step, depth), 0:height, 0:width]
         if how == "any":
             slab = (np.nan_to_num(slab) > 0).astype(np.uint8)
@@ -148,6 +150,16 @@ def read_cells(view: RegionView, factor: int, how: str) -> Array:
         slabs.append(_reduced(slab, factor, np.mean if how == "mean" else np.max))
     cells = np.concatenate(slabs)
     return _RANK[cells] if how == "label" else cells
+
+
+def _shown(starts: range, text: str) -> Iterable[int]:
+    """Return the starts, with a progress bar where there are several."""
+    if len(starts) < 2:
+        return starts
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(starts, text, console=Console(file=sys.stderr), transient=True)
 
 
 def _label_rank(slab: Array, view: RegionView) -> Array:
@@ -211,10 +223,15 @@ def _probability(values: Array) -> tuple[Array, list[str]]:
 
 
 def _layer(name: str, path: str, image: RegionView) -> RegionView:
-    """Open a layer and fit it to the image's region."""
-    volume = _open_layer(name, path)
-    shape, whole = volume.shape_zyx, image.volume.shape_zyx
-    made_of = _region_of(volume) if shape == image.shape else None
+    """Open a layer and fit it to the image's region; of a pyramid also at the image's level."""
+    whole, level = image.volume.shape_zyx, image.volume.level
+    volume = _open_layer(name, path, 0)
+    made_of = _region_of(volume) if volume.shape_zyx == image.shape else None
+    if level and volume.shape_zyx not in (whole, image.shape):
+        with contextlib.suppress(ConfigError):  # it has no such level
+            coarse = _open_layer(name, path, level)
+            volume = coarse if coarse.shape_zyx == whole else volume
+    shape = volume.shape_zyx
     own = [[part.start, part.stop] for part in image.slices]
     if made_of is not None and made_of != own:
         raise ConfigError(
@@ -232,21 +249,22 @@ def _layer(name: str, path: str, image: RegionView) -> RegionView:
     )
 
 
-def _open_layer(name: str, path: str) -> Volume:
+def _open_layer(name: str, path: str, level: int) -> Volume:
     """Open the array of a layer: in a Zarr group by its usual names, else the volume itself."""
     folder = Path(path)
     if (folder / "zarr.json").is_file() or (folder / ".zgroup").is_file():
         for array in _ARRAYS[name]:
             if (folder / array).is_dir():
-                nested = "/" in array
-                return open_volume(folder / array) if nested else open_volume(folder, array=array)
+                if "/" in array:
+                    return open_volume(folder / array, level=level)
+                return open_volume(folder, array=f"{array}_{level}" if level else array)
         if not _is_image(folder):
             there = sorted(p.name for p in folder.iterdir() if p.is_dir())
             raise VolumeFormatError(
                 f"--{name} {path}: a Zarr group without the array "
                 f"{' or '.join(repr(array) for array in _ARRAYS[name])}; it holds {there}"
             )
-    return open_volume(path)
+    return open_volume(path, level=level)
 
 
 def _is_image(folder: Path) -> bool:

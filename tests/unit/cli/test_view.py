@@ -12,6 +12,8 @@ from vesuvius.cli.main import main
 from vesuvius.cli.view_layers import grey_bytes, open_source, read_cells, read_layers
 from vesuvius.data.region import RegionView
 from vesuvius.data.volume import Volume
+from vesuvius.storage.block_store import BlockStore
+from vesuvius.storage.ome import BlockArray
 
 
 @pytest.fixture
@@ -94,6 +96,30 @@ def test_a_prediction_of_another_region_is_refused(scan, tmp_path, capsys):
     found = facts(tmp_path / "v.html")
     assert found["origin_zyx"] == [2, 0, 0]
     assert "region from 2, 0, 0" in found["line"]
+
+
+def test_a_coarse_level_takes_the_layers_at_that_level(tmp_path, capsys):
+    numbers = np.arange(70 * 64 * 65, dtype=np.int32).reshape(70, 64, 65) % 200
+    arrays = [
+        BlockArray("mask", "uint8", pick=True),
+        BlockArray("labels", "int32", pick=True, label="sheets"),
+    ]
+    store = BlockStore(
+        tmp_path / "s.zarr", arrays, shape_zyx=numbers.shape, attributes={"settings": {}}, block=128
+    )
+    store.write((0, 0, 0), {"mask": (numbers > 99).astype(np.uint8), "labels": numbers})
+    assert store.finish()
+    path = str(tmp_path / "s.zarr")
+    layers = {"mask": path, "sheets": path}
+    source = open_source(path, level=1, region="[[0,30],[2,30],[1,33]]", layers=layers)
+    found = read_layers(source, 1)[0]
+    np.testing.assert_array_equal(found["sheets"], numbers[0:60:2, 4:60:2, 2:66:2])
+    np.testing.assert_array_equal(found["mask"], numbers[0:60:2, 4:60:2, 2:66:2] > 99)
+    half = np.zeros((35, 32, 32), np.uint8)
+    np.save(tmp_path / "m.npy", half)
+    command = ["view", path, "--level", "1", "--mask", str(tmp_path / "m.npy")]
+    assert main([*command, "--out", str(tmp_path / "v.html")]) == 2
+    assert "has shape (35, 32, 32); expected (35, 32, 33)" in capsys.readouterr().err
 
 
 def test_cells_mean_max_and_label(tmp_path, monkeypatch):

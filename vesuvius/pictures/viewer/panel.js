@@ -167,7 +167,6 @@ async function start() {
   $("loading").remove();
   document.querySelector("main").hidden = false;
   makeBig(VIEWS[0]);
-  VIEWS[0].canvas.focus();
   document.body.dataset.ready = "true";
 }
 

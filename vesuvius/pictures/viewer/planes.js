@@ -53,6 +53,7 @@ function setZoom(zoom, view = null, pixel = null) {
 function makeBig(view) {
   for (const other of VIEWS) other.section.classList.toggle("big", other === view);
   $("planes").prepend(view.section);
+  view.canvas.focus(); // moving it took the focus away
   refresh();
 }
 
@@ -129,6 +130,9 @@ function listen(view) {
   for (const name of ["pointerup", "pointercancel"])
     canvas.addEventListener(name, () => { drag = null; });
   canvas.addEventListener("pointerleave", () => { pointer = null; refresh(); });
+  canvas.addEventListener("mousedown", (event) => {
+    if (event.button === 1) event.preventDefault(); // no scrolling by the middle button
+  });
   canvas.addEventListener("contextmenu", (event) => event.preventDefault());
   canvas.addEventListener("dblclick", () => makeBig(view));
   canvas.addEventListener("wheel", (event) => {
