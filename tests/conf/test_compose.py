@@ -12,9 +12,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 CONF = Path(__file__).parents[2] / "conf"
 OPTIONS = sorted(
-    (path.relative_to(CONF).parent.as_posix(), path.stem)
-    for path in CONF.rglob("*.yaml")
-    if path.parent != CONF and not {"local", "hydra", "base"} & set(path.parts)
+    (path.parent.as_posix(), path.stem)
+    for path in (found.relative_to(CONF) for found in CONF.rglob("*.yaml"))
+    if len(path.parts) > 1 and not {"local", "hydra", "base"} & set(path.parts)
 )
 # needs `pip install vesuvius[track]` or `[tensorboard]`, checked by name only
 OPTIONAL = ("lightning.pytorch.loggers.WandbLogger", "lightning.pytorch.loggers.TensorBoardLogger")
@@ -91,6 +91,8 @@ def overrides_for(group, option):
     if group == "postprocess/step":
         return ["postprocess=chain", f"postprocess/step=[{option}]"]
     root = ["data.root=somewhere"] if option in ("surface_zarr", "heart_npz") else []
+    if option == "surface_volumes":
+        root = ["data.volumes=[{image: s3://bucket/a.zarr, label: b.zarr, val: true}]"]
     task = [f"experiment={e}" for start, e in TASKS.items() if option.startswith(start)]
     return [*task, f"{group}={option}", *root]
 
