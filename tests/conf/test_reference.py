@@ -18,12 +18,21 @@ from vesuvius.runtime.config_reference import config_reference, header
 ROOT = Path(__file__).parents[2]
 
 
-def test_every_key_has_a_meaning():
+@pytest.fixture(scope="module")
+def known():
+    """{(group, option): {full path: meaning}}."""
+    return {
+        (o.group, o.name): {o.full(key): key.meaning for key in o.keys}
+        for o in described(read_options(ROOT / "conf"))
+    }
+
+
+def test_every_key_has_a_meaning(known):
     missing = [
-        f"{option.group}/{option.name}.yaml: {key.path}"
-        for option in described(read_options(ROOT / "conf"))
-        for key in option.keys
-        if not key.meaning
+        f"{group}/{name}.yaml: {path}"
+        for (group, name), meanings in known.items()
+        for path, meaning in meanings.items()
+        if not meaning
     ]
     assert missing == []
 
@@ -51,15 +60,6 @@ def test_a_header_keeps_angle_brackets_and_shows_commands_as_code():
         == "Show:  `python infer.py run_dir=<run>`"
     )
     assert header("# A <run> folder.\na: 1\n# later\n") == "A &lt;run> folder."
-
-
-@pytest.fixture(scope="module")
-def known():
-    """{(group, option): {full path: meaning}}."""
-    return {
-        (o.group, o.name): {o.full(key): key.meaning for key in o.keys}
-        for o in described(read_options(ROOT / "conf"))
-    }
 
 
 def test_an_experiment_borrows_the_meaning_of_the_options_it_chooses(known):
