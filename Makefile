@@ -72,7 +72,7 @@ notebooks: $(STAMP) ## execute the notebooks
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=300 -W default notebooks
 
 docs: $(STAMP) ## build the documentation site into site/; a broken link fails
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 bench: $(STAMP) ## every benchmark, ratios against named peers (about half an hour)
 	$(BIN)/python -m pip install --quiet -c constraints/cpu.txt -e '.[bench]'
