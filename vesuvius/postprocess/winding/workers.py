@@ -55,11 +55,8 @@ class DaskWorkers:
         """
         futures = self._client.map(run, items, pure=False, retries=RETRIES)
         item_of = {future.key: item for future, item in zip(futures, items, strict=True)}
-        try:
-            for future in _dask().as_completed(futures):
-                yield item_of[future.key], _result(future)
-        finally:
-            self._client.cancel(futures)
+        for future in _dask().as_completed(futures):  # the rest is dropped with the client
+            yield item_of[future.key], _result(future)
 
 
 def _dask() -> Any:
