@@ -89,6 +89,21 @@ def test_the_definition_of_a_workspace_shows_what_the_task_lists(task, tmp_path,
     assert runs["sort"]["keys"][0]["key"] == {"section": "summary", "name": OBJECTIVE}
 
 
+def test_wandb_reads_the_definition_back():
+    pytest.importorskip("wandb_workspaces")
+    from wandb_workspaces.workspaces import Workspace, internal
+
+    made = workspace("team", "scroll")
+    text = made._to_model().model_dump_json(by_alias=True, exclude_none=True)
+    again = Workspace._from_model(internal.View.model_validate_json(text))
+    shapes = [
+        [(section.name, [type(panel).__name__ for panel in section.panels]) for section in sections]
+        for sections in (made.sections, again.sections)
+    ]
+    assert shapes[0] == shapes[1]
+    assert not any("Unknown" in name for _, names in shapes[1] for name in names)
+
+
 def test_the_share_of_waiting_is_an_expression_of_two_times():
     pytest.importorskip("wandb_workspaces")
     first = sections("surface")["Time, data, memory"][0]
