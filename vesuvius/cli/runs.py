@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vesuvius.runtime.run_table import RunSummary
 
 HELP = "list local runs: choices, overrides, best score, time, status"
@@ -37,7 +39,11 @@ def run(args: argparse.Namespace) -> int:
         for one in runs:
             print(json.dumps(as_json(one)))
         return 0
-    table = Table(title=f"{len(runs)} runs in {args.folder}")
+    common = shared_overrides(runs)
+    caption = f"in all of them: {escape(' '.join(common))}" if common else None
+    table = Table(
+        title=f"{len(runs)} runs in {args.folder}", caption=caption, caption_justify="left"
+    )
     for name in ("run", "status", "started", "minutes", "epochs", "model", "M", "best", "metric"):
         table.add_column(name, justify="right" if name in ("minutes", "epochs", "M") else "left")
     table.add_column("overrides", overflow="fold")
@@ -53,12 +59,19 @@ def run(args: argparse.Namespace) -> int:
             f"{one.num_parameters / 1e6:.2f}",
             "-" if one.best is None else f"{one.best:.4f}",
             one.metric,
-            escape(" ".join(one.overrides)),
+            escape(" ".join(word for word in one.overrides if word not in common)),
         )
     console = Console()
     # A pipe or a file has no width: nothing may be cut off there.
     Console(width=console.width if console.is_terminal else 200).print(table)
     return 0
+
+
+def shared_overrides(runs: "Sequence[RunSummary]") -> list[str]:
+    """Return the overrides that all of several runs have; a table says them once."""
+    if len(runs) < 2:
+        return []
+    return [word for word in runs[0].overrides if all(word in one.overrides for one in runs)]
 
 
 def sort_key(one: "RunSummary", name: str) -> Any:

@@ -79,7 +79,9 @@ def test_the_table_shows_brackets_and_sorts_by_score(tmp_path, capsys):
     assert main(["runs", str(tmp_path), "--sort", "best"]) == 0
     table = capsys.readouterr().out
     assert re.findall(r"│ (good|bad|none) ", table) == ["none", "bad", "good"]
-    assert "callbacks=[checkpoint]" in table
+    assert table.count("callbacks=[checkpoint]") == 1  # what all runs share is said once, below
+    assert table.splitlines()[-1].strip() == "in all of them: callbacks=[checkpoint]"
+    assert table.count("optimizer.lr=0.5") == 1
     assert main(["runs", str(tmp_path), "--json", "--where", "lr=0.5"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["best"] == 0.2
