@@ -158,22 +158,41 @@ const toCell = (view, axis, pixel) =>
   state.centre[axis] +
   (pixel - (axis === view.plane.cols ? view.canvas.width : view.canvas.height) / 2) / cellPixels(view, axis);
 
+// All that the picture below the crosshair depends on.
+function baseKey(view) {
+  const { at, window: grey, hidden, settings, zoom, centre } = state;
+  const followed = Object.values(settings).some((set) => set.only) ? at : 0;
+  const { width, height } = view.canvas;
+  return JSON.stringify([at[view.plane.axis], followed, grey, hidden, settings, zoom, centre, width, height]);
+}
+
 function drawView(view) {
-  const { canvas, plane } = view;
+  const { canvas, base } = view;
   const ratio = window.devicePixelRatio || 1;
   const box = canvas.parentElement.getBoundingClientRect();
   const [width, height] = [Math.round(box.width * ratio), Math.round(box.height * ratio)];
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
-  paintVoxels(view);
+  const key = baseKey(view);
+  if (view.key !== key) {
+    Object.assign(base, { width, height });
+    drawBase(view, ratio);
+    view.key = key;
+  }
   const ctx = canvas.getContext("2d");
+  ctx.drawImage(base, 0, 0);
+  if (state.shown.crosshair) drawCrosshair(ctx, view, ratio);
+  if (state.shown.scalebar) drawScaleBar(ctx, view, ratio);
+}
+
+function drawBase(view, ratio) {
+  const { plane } = view;
+  paintVoxels(view);
+  const ctx = view.base.getContext("2d", { alpha: false });
   const [sx, sy] = [cellPixels(view, plane.cols), cellPixels(view, plane.rows)];
-  ctx.clearRect(0, 0, width, height);
   ctx.imageSmoothingEnabled = Math.min(sx, sy) < 1; // never invents values between voxels
   const [left, top] = [toPixel(view, plane.cols, 0), toPixel(view, plane.rows, 0)];
   ctx.drawImage(view.voxels, left, top, SHAPE[plane.cols] * sx, SHAPE[plane.rows] * sy);
   drawOutlines(ctx, view, ratio);
-  if (state.shown.crosshair) drawCrosshair(ctx, view, ratio);
-  if (state.shown.scalebar) drawScaleBar(ctx, view, ratio);
 }
 
 function drawCrosshair(ctx, view, ratio) {

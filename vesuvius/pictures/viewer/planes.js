@@ -84,7 +84,7 @@ function buildPlane(plane) {
     make("div", { className: "frame" }, canvas));
   section.setAttribute("aria-label", `${plane.name} plane`);
   const pixels = new ImageData(SHAPE[plane.cols], SHAPE[plane.rows]);
-  const view = { plane, canvas, voxels, pixels, section, slider, number };
+  const view = { plane, canvas, base: make("canvas"), voxels, pixels, section, slider, number };
   large.addEventListener("click", () => makeBig(view));
   listen(view);
   VIEWS.push(view);
