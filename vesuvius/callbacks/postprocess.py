@@ -2,10 +2,10 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-import zarr
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torchmetrics import Metric
 
@@ -49,15 +49,15 @@ class PostprocessCallback(Callback):
             return
         values: dict[str, float] = {}
         if trainer.is_global_zero:
-            volumes: list[Path] = trainer.datamodule.val_volumes()  # type: ignore[attr-defined]
-            values = postprocess_folder(self.postprocess, self.metric, self.folder, volumes)
+            scans: list[Any] = trainer.datamodule.val_scans()  # type: ignore[attr-defined]
+            values = postprocess_folder(self.postprocess, self.metric, self.folder, scans)
         values = trainer.strategy.broadcast(values, src=0)
         for name, value in values.items():
             pl_module.log(name, value)
 
 
 def postprocess_folder(
-    postprocess: Postprocess, metric: Metric, folder: Path, volumes: list[Path]
+    postprocess: Postprocess, metric: Metric, folder: Path, scans: list[Any]
 ) -> dict[str, float]:
     """Write the masks of all predictions in `folder`; return mean scores and seconds a volume.
 
@@ -65,19 +65,19 @@ def postprocess_folder(
         postprocess: see PostprocessCallback.
         metric: updated, computed and reset.
         folder: predictions `<id>.zarr`; volumes without one are left out.
-        volumes: prepared volumes with labels.
+        scans: validation volumes, with `volume_id` and `read_label()`.
     """
     seconds = []
-    for volume in volumes:
-        if not (folder / volume.name).is_dir():
+    for scan in scans:
+        prediction = folder / f"{scan.volume_id}.zarr"
+        if not prediction.is_dir():
             continue
         start = time.perf_counter()
-        result = postprocess(*load_prediction(folder / volume.name))
+        result = postprocess(*load_prediction(prediction))
         seconds.append(time.perf_counter() - start)
-        write_mask(folder / f"{volume.stem}_mask.tif", result.mask)
-        write_json(folder / f"{volume.stem}_postprocess.json", result.report)
-        label = np.asarray(zarr.open_group(volume, mode="r")["label"])
-        metric.update(torch.from_numpy(result.mask), torch.from_numpy(label))
+        write_mask(folder / f"{scan.volume_id}_mask.tif", result.mask)
+        write_json(folder / f"{scan.volume_id}_postprocess.json", result.report)
+        metric.update(torch.from_numpy(result.mask), torch.from_numpy(scan.read_label()))
     if not seconds:
         return {}
     values = {f"val/post/{name}": float(value) for name, value in metric.compute().items()}

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import zarr
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torchmetrics import Metric
@@ -67,24 +66,19 @@ class VolumeValidation(Callback):
             return
         if getattr(trainer, "fast_dev_run", False):
             return
-        volumes: list[Path] = trainer.datamodule.val_volumes()[: self.max_volumes]  # type: ignore[attr-defined]
-        if not volumes:
+        scans: list[Any] = trainer.datamodule.val_scans()[: self.max_volumes]  # type: ignore[attr-defined]
+        if not scans:
             return
         self._scored_before = True
         self.metric.to(pl_module.device)
         rows: list[ScoreRow] = []
-        for volume in volumes[trainer.global_rank :: trainer.world_size]:
-            store = zarr.open_group(volume, mode="r")
-            image: Any = store["image"]
-            with_prior = getattr(trainer.datamodule, "with_prior", None)  # type: ignore[attr-defined]
-            if with_prior is not None:
-                image = with_prior(volume.stem, image)
-            prediction = self.predict(trainer, pl_module, volume.stem, image)
+        for scan in scans[trainer.global_rank :: trainer.world_size]:
+            prediction = self.predict(trainer, pl_module, scan.volume_id, scan.image)
             mask = np.asarray(prediction.probability) > 255 * self.threshold
-            label = torch.from_numpy(np.asarray(store["label"]))
+            label = torch.from_numpy(scan.read_label())
             own = self.metric(torch.from_numpy(mask.astype(np.uint8)), label)
             scores = {name: float(value) for name, value in own.items()}
-            rows.append({"volume": volume.stem, "mask": "threshold", **scores})
+            rows.append({"volume": scan.volume_id, "mask": "threshold", **scores})
         if self.folder is not None:
             publish_scores(trainer, rows, self.folder / "scores.csv", key="val/volumes")
         for name, value in self.metric.compute().items():

@@ -134,17 +134,23 @@ class ChunkReader:
     Args:
         path: folder of the array (the one holding `zarr.json`).
         cache: where decoded chunks are kept; may be shared between readers. None keeps none.
+        fill: value of chunks that were never written; None = what the array says.
 
     Raises:
         VolumeFormatError: the layout is not one this reader knows, or a file is damaged.
     """
 
-    def __init__(self, path: Path, cache: ChunkCache | None = None) -> None:
+    def __init__(
+        self, path: Path, cache: ChunkCache | None = None, *, fill: int | None = None
+    ) -> None:
         self.path = path
         meta = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
         if not _known(meta):
             raise VolumeFormatError(f"{path}: Zarr layout unknown to the fast reader")
         self._layout = _Layout(meta)
+        self._given_fill = fill
+        if fill is not None:
+            self._layout.fill = self._layout.dtype.type(fill)
         self._cache = cache
         self._maps: dict[Index, tuple[mmap.mmap, npt.NDArray[np.uint64] | None] | None] = {}
 
@@ -169,8 +175,13 @@ class ChunkReader:
         """Shape of what is decoded at a time."""
         return self._layout.chunk
 
+    @property
+    def shard_shape(self) -> Index:
+        """Shape of what lies in one file."""
+        return self._layout.shard
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return (ChunkReader, (self.path,))
+        return (_reopened, (self.path, self._given_fill))
 
     def read(self, start: Index, stop: Index) -> Array:
         """Return the box [start, stop), which must lie inside the array."""
@@ -181,7 +192,7 @@ class ChunkReader:
     def read_into(self, out: Array, start: Index, stop: Index) -> None:
         """Copy the box [start, stop) into `out`, which may be any (flipped, transposed) view."""
         chunk_shape = self._layout.chunk
-        for index in _chunks_over(start, stop, chunk_shape):
+        for index in chunks_over(start, stop, chunk_shape):
             source, target = [], []
             for i, size, lo, hi in zip(index, chunk_shape, start, stop, strict=True):
                 first, last = max(lo, i * size), min(hi, (i + 1) * size)
@@ -271,7 +282,12 @@ class ChunkReader:
         )
 
 
-def _chunks_over(start: Index, stop: Index, chunk_shape: Index) -> Iterator[Index]:
+def _reopened(path: Path, fill: int | None) -> ChunkReader:
+    """Return the reader in another process, without a cache."""
+    return ChunkReader(path, fill=fill)
+
+
+def chunks_over(start: Index, stop: Index, chunk_shape: Index) -> Iterator[Index]:
     """Yield the grid indices of all chunks that meet the box [start, stop)."""
     ranges = (
         range(lo // size, -(-hi // size))

@@ -19,14 +19,19 @@ BLOCK = 8
 
 
 def positive_voxels(
-    label: npt.NDArray[Any], *, offset_zyx: tuple[int, int, int] = (0, 0, 0), seed: int = 0
+    label: npt.NDArray[Any],
+    *,
+    offset_zyx: tuple[int, int, int] = (0, 0, 0),
+    seed: int = 0,
+    block: int = BLOCK,
 ) -> npt.NDArray[np.int32]:
     """Return one surface voxel per block that has any.
 
     Args:
         label: (z, y, x), values 0, 1, 2; only 1 counts.
-        offset_zyx: where `label` lies in its volume, a multiple of `BLOCK` on each axis.
+        offset_zyx: where `label` lies in its volume, whose blocks begin at its own 0.
         seed: which voxel of a block is kept is drawn from it.
+        block: edge of a block in voxels.
 
     Returns:
         (n, 3) int32 coordinates z, y, x in the volume, ordered by block.
@@ -36,9 +41,18 @@ def positive_voxels(
         return np.empty((0, 3), np.int32)
     # The first voxel of each block after a shuffle is a random one of that block.
     flat = np.random.default_rng(seed).permutation(flat)
-    voxels = np.stack(np.unravel_index(flat, label.shape), 1).astype(np.int32)
-    grid = [-(-n // BLOCK) for n in label.shape]
-    blocks = np.ravel_multi_index(tuple((voxels // BLOCK).T), grid)
-    _, first = np.unique(blocks, return_index=True)
-    found: npt.NDArray[np.int32] = (voxels[first] + np.asarray(offset_zyx)).astype(np.int32)
+    voxels = np.stack(np.unravel_index(flat, label.shape), 1) + np.asarray(offset_zyx)
+    return one_per_block(voxels.astype(np.int32), block)
+
+
+def one_per_block(voxels: npt.NDArray[np.int32], block: int = BLOCK) -> npt.NDArray[np.int32]:
+    """Return the first of the (n, 3) voxels in each block, ordered by block."""
+    if len(voxels) == 0:
+        return voxels
+    blocks = voxels // block
+    low = blocks.min(0)
+    grid = blocks.max(0) - low + 1
+    numbers = np.ravel_multi_index(tuple((blocks - low).T), tuple(grid))
+    _, first = np.unique(numbers, return_index=True)
+    found: npt.NDArray[np.int32] = voxels[first]
     return found

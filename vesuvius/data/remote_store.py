@@ -7,6 +7,7 @@ that failed turns into zeros.
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ObjectStore, WrapperStore
 
+from vesuvius.data.disk_cache import ABSENT, Absent, DiskCache
 from vesuvius.data.remote import RemoteSettings
 from vesuvius.errors import ConfigError, RemoteReadError
 
@@ -26,6 +28,7 @@ _CREDENTIALS = (
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_SKIP_SIGNATURE",
 )
+_METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 _T = TypeVar("_T")
 
 
@@ -38,6 +41,42 @@ def remote_store(url: str, settings: RemoteSettings) -> "RetryingStore":
     Raises:
         ConfigError: obstore is not installed, or the URL makes no sense to it.
     """
+    return RetryingStore(ObjectStore(_open(url, settings), read_only=True), url, settings)
+
+
+def list_objects(url: str, settings: RemoteSettings | None = None) -> dict[str, str] | None:
+    """Return what lies below the URL of a bucket: relative names with size and version.
+
+    Returns:
+        None if listing is refused.
+
+    Raises:
+        RemoteReadError: it failed after every retry.
+        ConfigError: see `remote_store`.
+    """
+    settings = settings or RemoteSettings()
+    opened = _open(url, settings)
+    for attempt in range(1, settings.attempts + 1):
+        try:
+            return {
+                str(entry["path"]): f"{entry['size']} {entry['e_tag'] or entry['last_modified']}"
+                for entries in opened.list()
+                for entry in entries
+            }
+        except Exception as error:  # obstore's classes share no useful base
+            if type(error).__name__ in _REFUSED:
+                return None
+            if attempt == settings.attempts:
+                raise RemoteReadError(
+                    f"{url}: cannot be listed after {attempt} attempts ({_first_line(error)}); "
+                    "run the same command again to go on, or raise remote.attempts"
+                ) from error
+        time.sleep(settings.wait_s * 2 ** (attempt - 1))
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _open(url: str, settings: RemoteSettings) -> Any:
+    """Return obstore's store at a URL."""
     try:
         import obstore.exceptions
         import obstore.store
@@ -50,7 +89,7 @@ def remote_store(url: str, settings: RemoteSettings) -> "RetryingStore":
     endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
     plain = url.lower().startswith("http://") or endpoint.startswith("http://")
     try:
-        opened = obstore.store.from_url(
+        return obstore.store.from_url(
             url,
             client_options={
                 "allow_http": plain,
@@ -63,7 +102,6 @@ def remote_store(url: str, settings: RemoteSettings) -> "RetryingStore":
         )
     except (obstore.exceptions.BaseError, ValueError) as error:
         raise ConfigError(f"{url}: not a usable URL ({_first_line(error)})") from error
-    return RetryingStore(ObjectStore(opened, read_only=True), url, settings)
 
 
 class RetryingStore(WrapperStore[Store]):
@@ -133,6 +171,57 @@ class RetryingStore(WrapperStore[Store]):
             f"{self.url}/{key}: cannot be read after {attempts} attempt"
             f"{'' if attempts == 1 else 's'} ({_first_line(error)}); {advice}"
         )
+
+
+class CachedStore(WrapperStore[Store]):
+    """A store whose chunks are looked up in a `DiskCache` first; metadata is always asked for.
+
+    Only what the server answered goes in: bytes, or that there is no such chunk. An error of the
+    store passes through and is not kept.
+
+    Args:
+        store: what is read.
+        url: of the store's root: names its chunks in the cache.
+        cache: where they are kept.
+    """
+
+    def __init__(self, store: Store, url: str, cache: DiskCache) -> None:
+        super().__init__(store)
+        self.url = url
+        self.cache = cache
+
+    def _with_store(self, store: Store) -> "CachedStore":
+        return CachedStore(store, self.url, self.cache)
+
+    def __str__(self) -> str:
+        return self.url
+
+    async def get(
+        self,
+        key: str,
+        prototype: BufferPrototype,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        """Return the bytes of a key, None if the server said that there are none."""
+        if key.rpartition("/")[2] in _METADATA:
+            return await self._store.get(key, prototype, byte_range)
+        name = f"{self.url}/{key}" + ("" if byte_range is None else f" {byte_range}")
+        known = await asyncio.to_thread(self.cache.get, name)
+        if known is not None:
+            return None if isinstance(known, Absent) else prototype.buffer.from_bytes(known)
+        found = await self._store.get(key, prototype, byte_range)
+        content = ABSENT if found is None else found.to_bytes()
+        await asyncio.to_thread(self.cache.put, name, content)
+        return found
+
+    async def get_partial_values(
+        self,
+        prototype: BufferPrototype,
+        key_ranges: Iterable[tuple[str, ByteRequest | None]],
+    ) -> list[Buffer | None]:
+        """Return the bytes of several ranges in their order."""
+        wanted = [self.get(key, prototype, part) for key, part in key_ranges]
+        return list(await asyncio.gather(*wanted))
 
 
 def _first_line(error: BaseException) -> str:

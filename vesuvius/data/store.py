@@ -6,7 +6,7 @@ Layout and reasons: docs/data-format.md. Reading needs no zarr-python; writing u
 import errno
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import product
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vesuvius.data.chunk_cache import ChunkCache, ChunkReader
+from vesuvius.data.crop_source import ChunkLoader, Fill
 from vesuvius.data.positive_index import positive_voxels
 from vesuvius.errors import ConfigError, StorageError, VolumeFormatError, VolumeNotFoundError
 
@@ -92,6 +93,15 @@ class PreparedVolume:
             self._readers[name] = ChunkReader(self.path / name, self._cache)
         return self._readers[name]
 
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """Return the data type of one array."""
+        return self.array(name).dtype
+
+    def request(self, names: Sequence[str], start: Zyx, stop: Zyx) -> Fill:
+        """Return what copies a box of an array; a memory map needs no asking ahead."""
+        del names
+        return lambda name, out: self.array(name).read_into(out, start, stop)
+
     @cached_property
     def positive(self) -> npt.NDArray[np.int32]:
         """(n, 3) surface voxels, one for each block of 8^3 that has any (z, y, x)."""
@@ -99,6 +109,22 @@ class PreparedVolume:
         if reader.shape[0] == 0:
             return np.empty((0, 3), np.int32)
         return reader.read((0, 0), reader.shape)
+
+
+class PreparedSource:
+    """A prepared volume that each process opens for itself.
+
+    Args:
+        path: folder `<id>.zarr`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.volume_id = self.path.name.removesuffix(".zarr")
+
+    def open(self, loader: ChunkLoader) -> PreparedVolume:
+        """Return the open volume; see `PreparedVolume` for what raises."""
+        return PreparedVolume(self.path, loader.cache)
 
 
 def list_prepared(root: str | Path) -> list[Path]:

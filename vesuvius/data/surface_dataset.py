@@ -1,4 +1,4 @@
-"""Crops of prepared volumes for surface training: data set, collation.
+"""Crops of labelled volumes for surface training: data set, collation.
 
 Sample i of epoch e is a pure function of (seed, e, i); workers hold no random state, and import no
 Lightning, which would cost each of them seconds (see `epoch_module.py`).
@@ -7,7 +7,7 @@ Lightning, which would cost each of them seconds (see `epoch_module.py`).
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, cast
+from typing import Any, NamedTuple, NotRequired, TypedDict, cast
 
 import numpy as np
 import torch
@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vesuvius.data.augment import IDENTITY, MODES, Symmetry, draw_symmetry
-from vesuvius.data.chunk_cache import ChunkCache
+from vesuvius.data.crop_source import ChunkLoader, CropReader, CropSource, Fill
 from vesuvius.data.crops import origin_containing, uniform_origin
 from vesuvius.data.prior import PriorReader
-from vesuvius.data.store import PreparedVolume
+from vesuvius.data.store import PreparedSource
 from vesuvius.errors import ConfigError
 from vesuvius.types import BACKGROUND, IGNORE, SurfaceSample
 
@@ -41,7 +41,7 @@ class SurfaceDataset(Dataset[SurfaceSample]):
     """Crops with labels; index with i or (epoch, i).
 
     Args:
-        volumes: prepared volumes `<id>.zarr`, with labels.
+        volumes: paths of prepared volumes `<id>.zarr` with labels, or other sources.
         patch_zyx: crop size.
         samples_per_volume: crops of each volume in an epoch.
         positive_share: share of crops drawn to contain surface, met to one crop in every epoch;
@@ -57,6 +57,7 @@ class SurfaceDataset(Dataset[SurfaceSample]):
         cache_mb: decoded chunks kept in each worker, MiB.
         prior_root: folder of predictions `<id>.zarr` of an earlier run, which become the second
             channel of the image; None = one channel.
+        weights: shares of the volumes in an epoch's crops, None = even.
 
     Raises:
         ConfigError: an argument out of range.
@@ -65,7 +66,7 @@ class SurfaceDataset(Dataset[SurfaceSample]):
 
     def __init__(
         self,
-        volumes: Sequence[str | Path],
+        volumes: Sequence[str | Path | CropSource],
         patch_zyx: Sequence[int],
         *,
         samples_per_volume: int = 4,
@@ -78,8 +79,11 @@ class SurfaceDataset(Dataset[SurfaceSample]):
         with_wrap: bool = False,
         cache_mb: int = 256,
         prior_root: str | Path | None = None,
+        weights: Sequence[float] | None = None,
     ) -> None:
-        self.paths = [Path(p) for p in volumes]
+        self.sources: list[CropSource] = [
+            PreparedSource(v) if isinstance(v, str | Path) else v for v in volumes
+        ]
         self.patch_zyx = check_patch(patch_zyx)
         check_draws(samples_per_volume, positive_share, augment, cache_mb)
         self.samples_per_volume = samples_per_volume
@@ -97,28 +101,29 @@ class SurfaceDataset(Dataset[SurfaceSample]):
         self.names = ["image", "label", *(["wrap"] if with_wrap else [])]
         self.cache_mb = cache_mb
         self.prior_root = None if prior_root is None else Path(prior_root)
-        self.weights = torch.ones(len(self.paths), dtype=torch.float64)
+        own = [1.0] * len(self.sources) if weights is None else weights
+        self.weights = torch.tensor(own, dtype=torch.float64)
         self.weights.share_memory_()  # type: ignore[no-untyped-call]
-        self._volumes: list[PreparedVolume] | None = None
+        self._volumes: list[CropReader] | None = None
         self._priors: dict[str, PriorReader] = {}
-        self._cache: ChunkCache | None = None
+        self._loader: ChunkLoader | None = None
         self._plan: tuple[int, list[int], float] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Drop what is open: each worker opens files for itself, on first use."""
-        return {**self.__dict__, "_volumes": None, "_priors": {}, "_cache": None, "_plan": None}
+        return {**self.__dict__, "_volumes": None, "_priors": {}, "_loader": None, "_plan": None}
 
     def __len__(self) -> int:
-        return len(self.paths) * self.samples_per_volume
+        return len(self.sources) * self.samples_per_volume
 
-    def volumes(self) -> list[PreparedVolume]:
+    def volumes(self) -> list[CropReader]:
         """Return the opened volumes, which share one chunk cache in this process."""
         if self._volumes is None:
-            self._cache = ChunkCache(self.cache_mb * 2**20)
-            self._volumes = [PreparedVolume(path, self._cache) for path in self.paths]
+            loader = self._loader = ChunkLoader(self.cache_mb * 2**20)
+            self._volumes = [source.open(loader) for source in self.sources]
         return self._volumes
 
-    def prior(self, volume: PreparedVolume) -> PriorReader:
+    def prior(self, volume: CropReader) -> PriorReader:
         """Return the opened prediction of a volume; there must be a `prior_root`."""
         if volume.volume_id not in self._priors:
             assert self.prior_root is not None
@@ -126,12 +131,23 @@ class SurfaceDataset(Dataset[SurfaceSample]):
                 self.prior_root,
                 volume.volume_id,
                 shape_zyx=volume.shape_zyx,
-                dtype=volume.array("image").dtype,
-                cache=self._cache,
+                dtype=volume.dtype("image"),
+                cache=None if self._loader is None else self._loader.cache,
             )
         return self._priors[volume.volume_id]
 
     def __getitem__(self, index: int | tuple[int, int]) -> SurfaceSample:
+        return self._finish(self._begin(index))
+
+    def __getitems__(self, indices: Sequence[int | tuple[int, int]]) -> list[SurfaceSample]:
+        """Return the samples of a batch: all their chunks are asked for before any is waited for.
+
+        PyTorch's loader calls it instead of `__getitem__`, one index after the other.
+        """
+        return [self._finish(crop) for crop in [self._begin(index) for index in indices]]
+
+    def _begin(self, index: int | tuple[int, int]) -> "_Crop":
+        """Draw sample i of epoch e and start fetching its voxels."""
         epoch, i = index if isinstance(index, tuple) else (0, index)
         if self.fixed:
             epoch = 0
@@ -140,19 +156,32 @@ class SurfaceDataset(Dataset[SurfaceSample]):
         rng = np.random.default_rng((self.seed, epoch, i))
         origin = self._origin(volume, rng, positive=positive)
         symmetry = draw_symmetry(self.augment, self.patch_zyx, rng)
+        z, y, x = (
+            min(o + p, n) for o, p, n in zip(origin, self.patch_zyx, volume.shape_zyx, strict=True)
+        )
+        stop = (z, y, x)
+        return _Crop(volume, origin, stop, symmetry, volume.request(self.names, origin, stop))
+
+    def _finish(self, crop: "_Crop") -> SurfaceSample:
         sample: dict[str, Any] = {
-            name: self._crop(volume, name, origin, symmetry) for name in self.names
+            name: self._array(crop, name, crop.volume.dtype(name), crop.fill) for name in self.names
         }
         if self.prior_root is not None:
-            prior = self._crop(volume, "prior", origin, symmetry)
+            reader = self.prior(crop.volume)
+
+            def fill(_: str, out: np.ndarray[Any, Any]) -> None:
+                reader.read_into(out, crop.origin, crop.stop)
+
+            prior = self._array(crop, "prior", reader.dtype, fill)
             sample["image"] = np.concatenate([sample["image"], prior])
         if self.ignore_as_background:
             label = sample["label"]
             forgotten = label == IGNORE
             if self.ignored_border:
-                forgotten &= ~self._near_faces(volume, origin, symmetry)
+                forgotten &= ~self._near_faces(crop)
             label[forgotten] = BACKGROUND
-        return cast(SurfaceSample, {**sample, "volume_id": volume.volume_id, "origin_zyx": origin})
+        found = {**sample, "volume_id": crop.volume.volume_id, "origin_zyx": crop.origin}
+        return cast(SurfaceSample, found)
 
     def _draw_plan(self, epoch: int, i: int) -> tuple[int, bool]:
         """Return which volume sample i takes and whether its crop must contain surface.
@@ -167,7 +196,7 @@ class SurfaceDataset(Dataset[SurfaceSample]):
             return volume, j < positives
         if self._plan is None or self._plan[0] != epoch:
             rng = np.random.default_rng((self.seed, epoch))
-            slots = np.repeat(np.arange(len(self.paths)), self._crops_per_volume())
+            slots = np.repeat(np.arange(len(self.sources)), self._crops_per_volume())
             self._plan = (epoch, rng.permutation(slots).tolist(), float(rng.random()))
         _, slots_in_order, shift = self._plan
         positive = math.floor((i + 1) * share + shift) > math.floor(i * share + shift)
@@ -187,40 +216,44 @@ class SurfaceDataset(Dataset[SurfaceSample]):
         counts: np.ndarray[Any, np.dtype[np.int64]] = np.diff(ends, prepend=0)
         return counts
 
-    def _origin(self, volume: PreparedVolume, rng: np.random.Generator, *, positive: bool) -> Zyx:
+    def _origin(self, volume: CropReader, rng: np.random.Generator, *, positive: bool) -> Zyx:
         if positive and len(volume.positive):
             z, y, x = volume.positive[rng.integers(len(volume.positive))].tolist()
             return origin_containing((z, y, x), volume.shape_zyx, self.patch_zyx, rng)
         return uniform_origin(volume.shape_zyx, self.patch_zyx, rng)
 
-    def _crop(
-        self, volume: PreparedVolume, name: str, origin: Zyx, symmetry: Symmetry
+    def _array(
+        self, crop: "_Crop", name: str, dtype: np.dtype[Any], fill: Fill
     ) -> np.ndarray[Any, Any]:
         """Return (1, z, y, x), turned; written once, straight into its final place."""
-        reader = self.prior(volume) if name == "prior" else volume.array(name)
-        out = np.empty(self.patch_zyx, reader.dtype)
-        stop = tuple(
-            min(o + p, n) for o, p, n in zip(origin, self.patch_zyx, volume.shape_zyx, strict=True)
-        )
-        target = out if symmetry == IDENTITY else symmetry.inverse().apply(out)
-        size = tuple(b - a for a, b in zip(origin, stop, strict=True))
+        out = np.empty(self.patch_zyx, dtype)
+        target = out if crop.symmetry == IDENTITY else crop.symmetry.inverse().apply(out)
+        size = tuple(b - a for a, b in zip(crop.origin, crop.stop, strict=True))
         if size != self.patch_zyx:
             out.fill(PAD[name])
-        reader.read_into(target[tuple(map(slice, size))], origin, stop)
+        fill(name, target[tuple(map(slice, size))])
         return out[None]
 
-    def _near_faces(
-        self, volume: PreparedVolume, origin: Zyx, symmetry: Symmetry
-    ) -> np.ndarray[Any, Any]:
+    def _near_faces(self, crop: "_Crop") -> np.ndarray[Any, Any]:
         """Return (1, z, y, x) bool, turned: within `ignored_border` of a face, or beyond it."""
         near = np.ones(self.patch_zyx, bool)
         border = self.ignored_border
         inner = tuple(
             slice(max(0, border - o), max(0, n - border - o))
-            for o, n in zip(origin, volume.shape_zyx, strict=True)
+            for o, n in zip(crop.origin, crop.volume.shape_zyx, strict=True)
         )
-        symmetry.inverse().apply(near)[inner] = False
+        crop.symmetry.inverse().apply(near)[inner] = False
         return near[None]
+
+
+class _Crop(NamedTuple):
+    """A drawn sample whose voxels are on their way."""
+
+    volume: CropReader
+    origin: Zyx
+    stop: Zyx
+    symmetry: Symmetry
+    fill: Fill
 
 
 def collate_surface(samples: Sequence[SurfaceSample]) -> SurfaceBatch:

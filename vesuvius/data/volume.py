@@ -12,10 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 from vesuvius.data.chunk_cache import ChunkCache
+from vesuvius.data.disk_cache import DiskCache
 from vesuvius.data.remote import RemoteSettings, as_source
 from vesuvius.data.tfrecord import RecordVolume, is_tfrecord
 from vesuvius.data.tiff import TiffStack, is_tiff
-from vesuvius.data.volume_zarr import READ_CACHE_BYTES, VoxelSize, is_zarr, open_zarr, three_axes
+from vesuvius.data.volume_zarr import (
+    READ_CACHE_BYTES,
+    ReadOptions,
+    VoxelSize,
+    is_zarr,
+    open_zarr,
+    three_axes,
+)
 from vesuvius.errors import ConfigError, VolumeFormatError, VolumeNotFoundError
 
 Array = npt.NDArray[Any]
@@ -32,6 +40,25 @@ class _Backend(Protocol):
     def read(self, start: Zyx, stop: Zyx) -> Array: ...
 
 
+class Chunked(Protocol):
+    """How an open Zarr lies in files.
+
+    Attributes:
+        chunk_zyx: what is decoded at a time.
+        file_zyx: what one file (shard or chunk) covers.
+        place: folder or URL of the array.
+        metadata: of the array, as text.
+    """
+
+    chunk_zyx: Zyx
+    file_zyx: Zyx
+    place: Path | str
+    metadata: str
+
+    def file_key(self, cell_zyx: Zyx) -> str:
+        """Return the name below `place` of one file of the grid."""
+
+
 class Volume:
     """A scan on disk, opened on first use and once per process; pickles to its path.
 
@@ -43,6 +70,9 @@ class Volume:
             called `image`, or the only array there is. Of a TFRecord file
             "<record number>/<feature>"; None is "0/image".
         remote: time-out and retries of a URL.
+        disk_cache: where chunks of a URL are kept; None keeps none.
+        fill: value of Zarr chunks that were never written; None = what the array says.
+        cache_bytes: decoded slices or chunks of a local file kept in memory.
 
     Attributes:
         source: the local path or the URL.
@@ -62,6 +92,9 @@ class Volume:
         level: int = 0,
         array: str | None = None,
         remote: RemoteSettings | None = None,
+        disk_cache: DiskCache | None = None,
+        fill: int | None = None,
+        cache_bytes: int = READ_CACHE_BYTES,
     ) -> None:
         self.source = as_source(path)
         self.path = (
@@ -69,7 +102,7 @@ class Volume:
         )
         self.level = level
         self.array = array
-        self.remote = remote
+        self.options = ReadOptions(remote, disk_cache, fill, cache_bytes)
         self._opened: _Backend | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -78,8 +111,23 @@ class Volume:
     @property
     def _backend(self) -> _Backend:
         if self._opened is None:
-            self._opened = _open_backend(self.source, self.level, self.array, self.remote)
+            self._opened = _open_backend(self.source, self.level, self.array, self.options)
         return self._opened
+
+    @property
+    def chunked(self) -> Chunked:
+        """How a Zarr lies in files.
+
+        Raises:
+            VolumeFormatError: it is no Zarr.
+        """
+        backend: Any = self._backend
+        if not hasattr(backend, "file_key"):
+            raise VolumeFormatError(
+                f"{self.source}: is no Zarr; only those are read chunk by chunk. Convert it with "
+                "`vesuvius prepare`"
+            )
+        return backend  # type: ignore[no-any-return]
 
     @property
     def name(self) -> str:
@@ -185,9 +233,9 @@ class _TiffBackend:
 
     voxel_size_zyx_um: VoxelSize = None
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, cache_bytes: int) -> None:
         self._stack = TiffStack(path)
-        self._slices = ChunkCache(READ_CACHE_BYTES)
+        self._slices = ChunkCache(cache_bytes)
         self.shape_zyx = self._stack.shape_zyx
         self.dtype = self._stack.dtype
 
@@ -208,7 +256,7 @@ class _TiffBackend:
 class _SliceFolderBackend(_TiffBackend):
     """Folder of 2-D TIFFs, one slice each, in the order of the numbers in their names."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, cache_bytes: int) -> None:
         self._paths = slice_files(folder)
         first = TiffStack(self._paths[0])
         first.close()
@@ -217,7 +265,7 @@ class _SliceFolderBackend(_TiffBackend):
                 f"{folder}: {self._paths[0].name} is a 3-D volume of shape {first.shape_zyx}; a "
                 "folder is one volume only if it holds 2-D slices. Name one file instead"
             )
-        self._slices = ChunkCache(READ_CACHE_BYTES)
+        self._slices = ChunkCache(cache_bytes)
         self.shape_zyx = (len(self._paths), *first.shape_zyx[1:])
         self.dtype = first.dtype
 
@@ -262,14 +310,14 @@ def slice_files(folder: Path) -> list[Path]:
 
 
 def _open_backend(
-    path: Path | str, level: int, array: str | None, remote: RemoteSettings | None
+    path: Path | str, level: int, array: str | None, options: ReadOptions
 ) -> _Backend:
     if isinstance(path, str):
-        return open_zarr(path, level, array, remote)
+        return open_zarr(path, level, array, options)
     if not path.exists():
         raise VolumeNotFoundError(f"{path}: no such file or folder")
     if path.is_dir() and is_zarr(path):
-        return open_zarr(path, level, array)
+        return open_zarr(path, level, array, options)
     if level == 0 and is_tfrecord(path):
         return RecordVolume(path, array)
     if level != 0 or array is not None:
@@ -278,9 +326,9 @@ def _open_backend(
             "named arrays"
         )
     if path.is_dir():
-        return _SliceFolderBackend(path)
+        return _SliceFolderBackend(path, options.cache_bytes)
     if is_tiff(path):
-        return _TiffBackend(path)
+        return _TiffBackend(path, options.cache_bytes)
     if path.suffix.lower() == ".npy":
         return _NpyBackend(path)
     raise VolumeFormatError(

@@ -1,5 +1,8 @@
 """Zarr v2/v3 arrays, groups and OME-Zarr images as (z, y, x) volumes."""
 
+import dataclasses
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vesuvius.data.chunk_cache import ChunkCache, ChunkReader
+from vesuvius.data.disk_cache import DiskCache
 from vesuvius.data.remote import RemoteSettings
 from vesuvius.errors import ConfigError, VesuviusError, VolumeFormatError, VolumeNotFoundError
 
@@ -18,14 +22,38 @@ READ_CACHE_BYTES = 256 * 2**20
 """Decoded TIFF slices or Zarr chunks one open volume may keep: overlapping windows hit them."""
 
 
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How an array is read.
+
+    Attributes:
+        remote: time-out and retries of a URL, None = the defaults.
+        disk_cache: where chunks of a URL are kept; None keeps none.
+        fill: value of chunks that were never written; None = what the array says.
+        cache_bytes: decoded slices or chunks kept in memory.
+    """
+
+    remote: RemoteSettings | None = None
+    disk_cache: DiskCache | None = None
+    fill: int | None = None
+    cache_bytes: int = READ_CACHE_BYTES
+
+
 class _ChunkBackend:
     """Local Zarr v3 array read without zarr-python."""
 
-    def __init__(self, path: Path, voxel_size: VoxelSize) -> None:
-        self._reader = ChunkReader(path, ChunkCache(READ_CACHE_BYTES))
+    def __init__(self, path: Path, voxel_size: VoxelSize, options: ReadOptions) -> None:
+        self._reader = ChunkReader(path, ChunkCache(options.cache_bytes), fill=options.fill)
         self.shape_zyx = three_axes(self._reader.shape, path)
         self.dtype = self._reader.dtype
         self.voxel_size_zyx_um = voxel_size
+        self.chunk_zyx = three_axes(self._reader.chunk_shape, path)
+        self.file_zyx = three_axes(self._reader.shard_shape, path)
+        self.place: Path | str = path
+        self.metadata = (path / "zarr.json").read_text(encoding="utf-8")
+
+    def file_key(self, cell_zyx: Zyx) -> str:
+        return "c/" + "/".join(map(str, cell_zyx))
 
     def read(self, start: Zyx, stop: Zyx) -> Array:
         return self._reader.read(start, stop)
@@ -46,6 +74,21 @@ class _ZarrBackend:
         self.dtype = np.dtype(data.dtype)
         self.voxel_size_zyx_um = voxel_size
         self._path = path
+        self.chunk_zyx = self._spatial(data.chunks)
+        self.file_zyx = self._spatial(data.shards or data.chunks)
+        self.place = path
+        self.metadata = json.dumps(data.metadata.to_dict(), sort_keys=True, default=str)
+
+    def _spatial(self, sizes: tuple[int, ...]) -> Zyx:
+        z, y, x = (int(sizes[self._axes.index(axis)]) for axis in "zyx")
+        return (z, y, x)
+
+    def file_key(self, cell_zyx: Zyx) -> str:
+        cells = dict(zip("zyx", cell_zyx, strict=True))
+        key: str = self._data.metadata.encode_chunk_key(
+            tuple(cells.get(axis, 0) for axis in self._axes)
+        )
+        return key
 
     def read(self, start: Zyx, stop: Zyx) -> Array:
         box = dict(zip("zyx", map(slice, start, stop), strict=True))
@@ -65,13 +108,13 @@ def is_zarr(path: Path) -> bool:
 
 
 def open_zarr(
-    path: Path | str, level: int, array: str | None, remote: RemoteSettings | None = None
+    path: Path | str, level: int, array: str | None, options: ReadOptions
 ) -> "_ChunkBackend | _ZarrBackend":
     """Return the array of a Zarr folder or URL; arguments and errors as `volume.Volume`."""
     import zarr
 
     try:
-        node = zarr.open(_store(path, remote), mode="r")
+        node = zarr.open(_store(path, options), mode="r")
     except VesuviusError:
         raise
     except FileNotFoundError as error:
@@ -92,20 +135,35 @@ def open_zarr(
         node = node[name]
     elif level != 0 or array is not None:
         raise ConfigError(f"{path}: is one array; level={level}, array={array!r} do not apply")
-    if isinstance(path, str):
-        return _ZarrBackend(node, axes, voxel_size, f"{path}/{name}".rstrip("/"))
-    if axes in (None, "zyx") and ChunkReader.supports(path / name):
-        return _ChunkBackend(path / name, voxel_size)
-    return _ZarrBackend(node, axes, voxel_size, path / name)
+    if isinstance(path, Path) and axes in (None, "zyx") and ChunkReader.supports(path / name):
+        return _ChunkBackend(path / name, voxel_size, options)
+    place = path / name if isinstance(path, Path) else f"{path}/{name}".rstrip("/")
+    return _ZarrBackend(_filled(node, options.fill), axes, voxel_size, place)
 
 
-def _store(path: Path | str, remote: RemoteSettings | None) -> Any:
-    """Return what zarr opens: a folder as it is, a URL with retries."""
+def _store(path: Path | str, options: ReadOptions) -> Any:
+    """Return what zarr opens: a folder as it is, a URL with retries and the cache."""
     if isinstance(path, Path):
         return path
-    from vesuvius.data.remote_store import remote_store  # imports zarr
+    from vesuvius.data.remote_store import CachedStore, remote_store  # imports zarr
 
-    return remote_store(path, remote or RemoteSettings())
+    store = remote_store(path, options.remote or RemoteSettings())
+    cache = options.disk_cache
+    return store if cache is None else CachedStore(store, path, cache)
+
+
+def _filled(array: Any, fill: int | None) -> Any:
+    """Return the array with another value for chunks that were never written."""
+    import zarr
+
+    if fill is None:
+        return array
+    metadata = dataclasses.replace(array.metadata, fill_value=np.dtype(array.dtype).type(fill))
+    return zarr.Array(
+        zarr.AsyncArray(
+            metadata=metadata, store_path=array.store_path, config=array.async_array.config
+        )
+    )
 
 
 def _pick_array(

@@ -37,6 +37,15 @@ def is_array(path: Path) -> bool:
     return bool(json.loads(path.read_text(encoding="utf-8")).get("node_type") == "array")
 
 
+def fingerprint_of(datamodule: object) -> str | None:
+    """Return the fingerprint of a data module's root, or its own; None if it has neither."""
+    root = getattr(datamodule, "root", None)
+    if root is not None:
+        return data_fingerprint(Path(root)) if Path(root).is_dir() else None
+    own = getattr(datamodule, "fingerprint", None)
+    return None if own is None else str(own())
+
+
 class DataFingerprint(Callback):
     """Adds the fingerprint to `run.json` and the loggers once the data is there.
 
@@ -49,14 +58,14 @@ class DataFingerprint(Callback):
 
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hash the data module's root, if it has one."""
+        """Hash the data module's root, or what else it says its data is."""
         del pl_module
-        root = getattr(trainer.datamodule, "root", None)  # type: ignore[attr-defined]
         path = self.folder / "run.json"
-        if root is None or not Path(root).is_dir() or not path.is_file():
+        found = fingerprint_of(trainer.datamodule)  # type: ignore[attr-defined]
+        if found is None or not path.is_file():
             return
         facts = json.loads(path.read_text(encoding="utf-8"))
-        facts["data"]["fingerprint"] = data_fingerprint(Path(root))
+        facts["data"]["fingerprint"] = found
         write_json(path, facts)
         for logger in trainer.loggers:
-            logger.log_hyperparams({"data_fingerprint": facts["data"]["fingerprint"]})
+            logger.log_hyperparams({"data_fingerprint": found})

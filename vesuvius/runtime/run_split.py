@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from vesuvius.data.surface import SurfaceDataModule
+from vesuvius.data.crops_module import CropsDataModule
 from vesuvius.errors import ConfigError
 from vesuvius.inference.store import write_json
 
@@ -20,7 +20,7 @@ def keep_split(datamodule: Any, folder: Path, *, resumed: bool) -> None:
     Out-of-fold prediction trusts this file, not the one given in training, which may change.
 
     Args:
-        datamodule: others than SurfaceDataModule are left alone.
+        datamodule: others than those of surface crops are left alone.
         folder: of the run.
         resumed: the run goes on from a checkpoint of this folder.
 
@@ -28,7 +28,7 @@ def keep_split(datamodule: Any, folder: Path, *, resumed: bool) -> None:
         ConfigError: a resumed run would train on what it validated on before.
     """
     target = folder / FILE
-    if not isinstance(datamodule, SurfaceDataModule):
+    if not isinstance(datamodule, CropsDataModule):
         return
     given = datamodule.split_file
     if given is not None and given.resolve() == target.resolve():
