@@ -1,6 +1,8 @@
 """`vesuvius winding` and `vesuvius sheets` from prediction to meshes."""
 
 import json
+import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -54,6 +56,27 @@ def test_longer_volumes_go_through_blocks(prediction, tmp_path, capsys):
     report = json.loads(capsys.readouterr().out)
     assert report["blocks"] == 4
     assert report["broken_links"] == []
+
+
+@pytest.mark.parametrize("how", [[], ["--block", "48", "--overlap", "24", "--threads", "1"]])
+def test_the_command_that_info_prints_gives_the_same_bytes(prediction, tmp_path, capsys, how):
+    out = tmp_path / "w.zarr"
+    assert main(["winding", str(prediction), "--out", str(out), "--device", "cpu", *how]) == 0
+    before = {p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    shutil.rmtree(out)
+    capsys.readouterr()
+    for place, content in before.items():  # told from the metadata alone
+        if place.name == "zarr.json" and place.parent.name == "":
+            (tmp_path / "copy").mkdir()
+            (tmp_path / "copy" / "zarr.json").write_bytes(content)
+    assert main(["info", str(tmp_path / "copy")]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert f"input       {prediction} level 0" in told
+    words = shlex.split(told[-1])
+    assert words[:3] == ["vesuvius", "winding", str(prediction)]
+    assert main(words[1:]) == 0
+    after = {p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    assert after == before
 
 
 def test_blocks_refuse_what_they_would_ignore(prediction, tmp_path, capsys):

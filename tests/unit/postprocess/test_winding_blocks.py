@@ -1,6 +1,7 @@
 """Stitching: plans that tile, offsets that agree, numbers that hold over block borders."""
 
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -9,12 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.winding_cases import DEFAULT, make_case
+from vesuvius.data.volume import open_volume
 from vesuvius.errors import ConfigError, StorageError, VolumeFormatError, VolumeNotFoundError
+from vesuvius.inference.prediction_blocks import PredictionBlocks
 from vesuvius.postprocess.winding.blocks import solve_blocks
 from vesuvius.postprocess.winding.fusion import fusion_rate
 from vesuvius.postprocess.winding.numbering import NO_LEVEL
-from vesuvius.postprocess.winding.plan import plan_blocks
-from vesuvius.postprocess.winding.stitch import synchronise, turned, vote
+from vesuvius.postprocess.winding.plan import CoreIndex, common, later_neighbours, plan_blocks
+from vesuvius.postprocess.winding.stitch import Link, synchronise, turned, vote
+from vesuvius.postprocess.winding.store import LABELS
 
 
 @given(
@@ -36,6 +40,29 @@ def test_cores_tile_the_volume_and_neighbours_share_the_overlap(shape, block, sh
     along_x = sorted({(b.start_zyx[2], b.stop_zyx[2]) for b in blocks})
     for left, right in itertools.pairwise(along_x):
         assert left[1] - right[0] >= overlap
+
+
+@given(
+    shape=st.tuples(*[st.integers(20, 120)] * 3),
+    block=st.integers(40, 80),
+    share=st.floats(0.2, 0.5),
+)
+@settings(max_examples=20, deadline=None)
+def test_neighbours_and_cores_are_those_of_a_search_over_all_pairs(shape, block, share):
+    overlap = max(16, min(int(share * block), block // 2))
+    blocks = plan_blocks(shape, block=block, overlap=overlap)
+    found = [[other.number for other in others] for others in later_neighbours(blocks)]
+    for a in blocks:
+        expected = [
+            b.number
+            for b in blocks[a.number + 1 :]
+            if sum(p != q for p, q in zip(a.start_zyx, b.start_zyx, strict=True)) == 1
+            and common(a.box(), b.box()) is not None
+        ]
+        assert found[a.number] == expected
+    box = tuple(slice(n // 3, n // 3 + 9) for n in shape)
+    meeting = [b.number for b in CoreIndex(blocks).meeting(box)]
+    assert meeting == [b.number for b in blocks if common(b.core(), box) is not None]
 
 
 def test_overlap_must_fit():
@@ -67,6 +94,69 @@ def test_a_loop_that_does_not_close_is_reported():
     places, broken = synchronise(3, [links[0], links[1], wrong])
     assert broken == [wrong]  # the weakest of the three
     assert places == [(1, 0)] * 3
+
+
+def _grown_by_searching_all_links(count, links):
+    """The maximum spanning forest as a search: the strongest link that leaves the tree."""
+    parent = {}
+    for root in range(count):
+        if root in parent:
+            continue
+        parent[root] = None
+        while True:
+            leaving = [k for k in links if (k.a in parent) != (k.b in parent)]
+            if not leaving:
+                break
+            best = max(leaving, key=lambda k: k.votes)  # max keeps the first of equals
+            parent[best.b if best.a in parent else best.a] = best
+    return parent
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_the_tree_is_the_one_of_the_strongest_links(data):
+    count = data.draw(st.integers(1, 7))
+    pairs = [(a, b) for a in range(count) for b in range(a + 1, count)]
+    chosen = data.draw(st.lists(st.sampled_from(pairs), unique=True) if pairs else st.just([]))
+    links = [
+        Link(a, b, data.draw(st.sampled_from([1, -1])), data.draw(st.integers(-3, 3)),
+             data.draw(st.integers(1, 4)), 9)
+        for a, b in chosen
+    ]  # fmt: skip
+    places, broken = synchronise(count, links)
+    world = np.arange(-9, 9, dtype=np.int32)
+    for link in _grown_by_searching_all_links(count, links).values():
+        if link is None:
+            continue
+        assert link not in broken
+        level_b = turned(world, link.sign) + link.offset  # of the same voxels in both blocks
+        (sign_a, offset_a), (sign_b, offset_b) = places[link.a], places[link.b]
+        np.testing.assert_array_equal(
+            turned(world, sign_a) + offset_a, turned(level_b, sign_b) + offset_b
+        )
+
+
+def test_a_scroll_of_many_blocks_is_put_together_in_seconds():
+    edge = 25  # 15 625 blocks
+    number = np.arange(edge**3).reshape((edge,) * 3)
+    rng = np.random.default_rng(0)
+    offsets = rng.integers(-50, 50, edge**3)
+    pairs = np.concatenate(
+        [
+            np.stack([number.take(range(n), axis), number.take(range(1, n + 1), axis)], -1)
+            .reshape(-1, 2)
+            for axis, n in ((0, edge - 1), (1, edge - 1), (2, edge - 1))
+        ]
+    )  # fmt: skip
+    links = [
+        Link(int(a), int(b), 1, int(offsets[b] - offsets[a]), int(v), 100)
+        for (a, b), v in zip(pairs, rng.integers(1, 100, len(pairs)), strict=True)
+    ]
+    start = time.process_time()
+    places, broken = synchronise(edge**3, links)
+    assert time.process_time() - start < 10  # 1 s measured; a search over all links: hours
+    assert broken == []
+    assert [offset for _, offset in places] == (offsets[0] - offsets).tolist()
 
 
 def test_nothing_in_common_gives_no_link():
@@ -102,6 +192,35 @@ def test_numbers_agree_over_the_blocks_of_a_volume(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.zarr", "prediction.zarr"]
     with pytest.raises(StorageError, match="exists already"):
         solve_blocks(tmp_path / "prediction.zarr", out, block=72, overlap=32)
+
+
+def test_empty_blocks_cost_nothing_and_the_store_tells_its_place(tmp_path):
+    case = make_case(DEFAULT, (32, 40, 64), seed=1)
+    stored = np.zeros((32, 40, 288), np.uint8)
+    stored[:, :, :64] = np.round(case.probability * 255)
+    source = PredictionBlocks(
+        tmp_path, "p", shape_zyx=stored.shape, outputs=("probability",), block=64,
+        voxel_size_zyx_um=(7.91,) * 3, origin_zyx=(10, 0, 20),
+    )  # fmt: skip
+    for index in source.blocks():
+        source.write(index, {"probability": stored[source.box(index)]})
+    assert source.finish()
+    out = tmp_path / "w.zarr"
+    report = solve_blocks(source.path, out, block=64, overlap=16, shard=64, device="cpu")
+    assert (report.blocks, report.empty, report.fallback) == (6, 4, [])  # 48 new voxels a block
+    assert report.coherence[2:] == [0.0] * 4
+    labels = np.asarray(zarr.open_group(out, mode="r")[LABELS])
+    assert labels[:, :, 128:].max() == 0  # a sheet ends a few voxels beyond its data
+    assert not (out / LABELS / "c" / "0" / "0" / "4").exists()  # an empty shard is no file
+    mask, half = open_volume(out), open_volume(out, level=1)
+    assert mask.voxel_size_um == pytest.approx(7.91)
+    np.testing.assert_array_equal(mask.read_all(), labels > 0)
+    np.testing.assert_array_equal(half.read_all(), mask.read_all()[::2, ::2, ::2])
+    meta = zarr.open_group(out, mode="r").attrs["ome"]["multiscales"][0]["datasets"][1]
+    assert meta["coordinateTransformations"] == [
+        {"type": "scale", "scale": [15.82] * 3},
+        {"type": "translation", "translation": pytest.approx([79.1, 0.0, 158.2])},
+    ]
 
 
 @pytest.mark.slow
