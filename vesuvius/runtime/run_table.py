@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from vesuvius.errors import RunFileError
 
 RUNNING_MINUTES = 15
@@ -20,7 +22,7 @@ class RunSummary:
 
     Attributes:
         path: its folder.
-        status: finished, running, failed (left an emergency checkpoint) or stopped.
+        status: finished, running, failed (left an emergency checkpoint, or never began) or stopped.
         started: when its configuration was written.
         minutes: from then to the last thing written.
         choices: option of every configuration group.
@@ -54,6 +56,7 @@ def find_runs(root: Path) -> list[RunSummary]:
     if not root.is_dir():
         raise RunFileError(f"{root} is no folder; give paths.log_dir (default logs) or a run.")
     runs = [read_run(path.parent) for path in sorted(root.rglob("run.json"))]
+    runs += [run for path in root.rglob(".hydra/config.yaml") if (run := read_failed_start(path))]
     if not runs:
         raise RunFileError(f"{root} holds no run: no run.json in it or below; train.py writes one.")
     return sorted(runs, key=lambda run: run.started)
@@ -89,6 +92,39 @@ def read_run(folder: Path) -> RunSummary:
         epochs=epochs,
         num_parameters=int(facts.get("num_parameters", 0)),
         git_commit=str(facts.get("git_commit", "")),
+    )
+
+
+def read_failed_start(config_file: Path) -> RunSummary | None:
+    """Return the summary of a training that Hydra composed and that ended before `run.json`.
+
+    None for a run that began, and for what is no training (infer.py composes too).
+    """
+    folder = config_file.parent.parent
+    hydra_file = config_file.with_name("hydra.yaml")
+    if (folder / "run.json").is_file() or not hydra_file.is_file():
+        return None
+    try:
+        config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+        hydra = yaml.safe_load(hydra_file.read_text(encoding="utf-8"))["hydra"]
+        metric = config["optimized_metric"]
+        overrides, choices = hydra["overrides"]["task"], hydra["runtime"]["choices"]
+    except (KeyError, TypeError, yaml.YAMLError):
+        return None
+    begin = config_file.stat().st_mtime
+    recent = datetime.now().timestamp() - begin < 60 * RUNNING_MINUTES
+    return RunSummary(
+        path=folder,
+        status="running" if recent else "failed",
+        started=datetime.fromtimestamp(begin).astimezone(),
+        minutes=0.0,
+        choices=dict(choices),
+        overrides=tuple(overrides),
+        metric=str(metric),
+        best=None,
+        epochs=0,
+        num_parameters=0,
+        git_commit="",
     )
 
 

@@ -72,6 +72,25 @@ def test_status_tells_running_stopped_and_failed_apart(tmp_path):
     assert found == {"running": "running", "stopped": "stopped", "failed": "failed"}
 
 
+def test_a_job_that_failed_before_it_began_is_listed(tmp_path):
+    make_run(tmp_path / "0", objective=0.3)
+    for name, config in {"1": "optimized_metric: val/score\n", "infer": "run_dir: x\n"}.items():
+        folder = tmp_path / name / ".hydra"
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text(config)
+        (folder / "hydra.yaml").write_text(
+            "hydra: {overrides: {task: [model.n_filters=0]}, runtime: {choices: {model: unet}}}\n"
+        )
+    (fresh,) = [run for run in find_runs(tmp_path) if run.path.name == "1"]
+    assert fresh.status == "running"  # may still be making its data
+    os.utime(tmp_path / "1" / ".hydra" / "config.yaml", (1e9, 1e9))
+    found = {run.path.name: run for run in find_runs(tmp_path)}
+    assert set(found) == {"0", "1"}  # infer.py's folder is none
+    assert (found["1"].status, found["1"].best) == ("failed", None)
+    assert found["1"].overrides == ("model.n_filters=0",)
+    assert found["1"].choices["model"] == "unet"
+
+
 def test_the_table_shows_brackets_and_sorts_by_score(tmp_path, capsys):
     make_run(tmp_path / "good", objective=0.7)
     make_run(tmp_path / "bad", objective=0.2, lr=0.5)
