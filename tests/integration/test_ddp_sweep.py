@@ -76,6 +76,26 @@ def test_a_search_of_two_processes_each(tmp_path, prepared):
         assert result["objective"] == float(trial["value"])
 
 
+def test_a_pruned_trial_stops_both_of_its_processes(tmp_path, prepared):
+    folder = tmp_path / "logs" / "prune" / "searches" / "surface_optuna"
+    command = [sys.executable, "train.py", "hparams_search=surface_optuna", *TINY]
+    command += [f"data.root={prepared / 'train'}", "trainer=ddp_sim", "trainer.max_epochs=3"]
+    command += ["trainer.precision=32-true", "callbacks=[volume_validation,checkpoint]", PROBE]
+    pruner = "{_target_:optuna.pruners.ThresholdPruner,lower:0.999}"  # below it, whatever the seed
+    command += ["~callbacks.pruning.pruner", f"+callbacks.pruning.pruner={pruner}"]
+    command += [f"paths.log_dir={tmp_path / 'logs'}", "task_name=prune", "hydra.sweeper.n_trials=1"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    with (folder / "trials.csv").open(newline="") as file:
+        assert [trial["state"] for trial in csv.DictReader(file)] == ["pruned"]
+    read_ranks(folder / "0", num=2)  # both came to their end
+    with (folder / "0" / "metrics.csv").open(newline="") as file:
+        scores = [row for row in csv.DictReader(file) if row["val/score"]]
+    assert len(scores) == 1  # of three epochs
+
+
 def test_two_jobs_at_a_time(tmp_path):
     """The joblib launcher: each job makes sure of the phantom by itself, in a worker process."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
