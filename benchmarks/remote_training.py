@@ -2,18 +2,17 @@
 
     python benchmarks/remote_training.py     # about a minute
 
-A local HTTP server in a process of its own answers every request after `--latency-ms`. A step of
-the network is a sleep of `--step-ms` (a GPU at work leaves the CPU alone). The peer reads the same
+A local HTTP server (slow_server.py) answers every request after `--latency-ms`. A step of the
+network is a sleep of `--step-ms` (a GPU at work leaves the CPU alone). The peer reads the same
 crops with zarr-python through obstore, as its documentation shows, without any cache. The same
-draws in every row; a row's clock starts with its first batch, so that the start of processes is not
-in it.
+draws in every row; a row's clock starts with its first batch, so that the start of processes is
+not in it.
 """
 
 import argparse
-import functools
-import http.server
-import multiprocessing
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -30,29 +29,6 @@ from vesuvius.data.surface_volumes import SurfaceVolumesDataModule
 
 SHAPE = (512, 384, 384)
 CHUNK = (64, 64, 64)
-
-
-class SlowHandler(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder, each answer late; whole files only, which is all that chunks need."""
-
-    protocol_version = "HTTP/1.1"
-    latency_s = 0.0
-
-    def log_message(self, *args: Any) -> None:
-        del args
-
-    def do_GET(self) -> None:
-        time.sleep(self.latency_s)
-        super().do_GET()
-
-
-def serve(folder: str, latency_s: float, port: Any) -> None:
-    """Serve until the process is ended."""
-    SlowHandler.latency_s = latency_s
-    handler = functools.partial(SlowHandler, directory=folder)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    port.put(server.server_address[1])
-    server.serve_forever()
 
 
 def write_scroll(folder: Path) -> None:
@@ -167,11 +143,14 @@ def run(url: str, folder: Path, args: argparse.Namespace) -> None:
     def add(name: str, loader: DataLoader[Any]) -> None:
         rate, share, origins = measure(loader, step_s)
         rows.append((name, rate, share))
+        print(f"{name:36} {rate:7.1f} {share:8.0%}  {rate / rows[0][1]:5.1f}x", flush=True)
         draws.append(origins)
 
     start = time.perf_counter()
     module_of(url, folder / "a", 0, args).setup()
     print(f"index of the labels: {time.perf_counter() - start:.1f} s, once")
+    bound = args.batch / step_s
+    print(f"{'':36} crops/s  waiting  (the network alone: {bound:.0f} crops/s)")
     shutil.copytree(folder / "a" / "indexes", folder / "b" / "indexes")
     for workers in (0, 2):
         like = module_of(url, folder / "a", 0, args)
@@ -181,10 +160,6 @@ def run(url: str, folder: Path, args: argparse.Namespace) -> None:
             module = module_of(url, folder / cache, workers, args)
             add(f"ours, {state}, {workers} workers", module.train_dataloader())
     assert all(origins == draws[0] for origins in draws), "rows read different crops"
-    bound = args.batch / step_s
-    print(f"{'':36} crops/s  waiting  (the network alone: {bound:.0f} crops/s)")
-    for name, rate, share in rows:
-        print(f"{name:36} {rate:7.1f} {share:8.0%}  {rate / rows[0][1]:5.1f}x")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -196,20 +171,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--cache-mb", type=int, default=64)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_scroll(folder / "data")
-        port = context.Queue()
-        server = context.Process(
-            target=serve, args=(str(folder / "data"), args.latency_ms / 1000, port), daemon=True
+        command = [str(Path(__file__).with_name("slow_server.py")), str(folder / "data")]
+        server = subprocess.Popen(
+            [sys.executable, *command, str(args.latency_ms)], stdout=subprocess.PIPE, text=True
         )
-        server.start()
         try:
-            run(f"http://127.0.0.1:{port.get()}", folder, args)
+            assert server.stdout is not None
+            run(f"http://127.0.0.1:{server.stdout.readline().strip()}", folder, args)
         finally:
             server.terminate()
-            server.join()
+            server.wait()
 
 
 if __name__ == "__main__":

@@ -97,13 +97,19 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
 
+class _BurstServer(ThreadingHTTPServer):
+    """With the default of 5, further connections of a burst wait a second for another try."""
+
+    request_queue_size = 256
+    daemon_threads = True
+
+
 @contextmanager
 def serve(folder: Path) -> Iterator[Server]:
     """Serve `folder` on a free local port until the block ends."""
     state = Server()
     bound = {"folder": folder, "state": state, "lock": threading.Lock()}
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("BoundHandler", (_Handler,), bound))
-    server.daemon_threads = True
+    server = _BurstServer(("127.0.0.1", 0), type("BoundHandler", (_Handler,), bound))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     state.url = f"http://127.0.0.1:{server.server_address[1]}"
