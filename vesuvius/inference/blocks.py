@@ -118,7 +118,7 @@ def predict_blocks(
         progress: called after each batch and block.
 
     Returns:
-        Figures of this process, and of the whole volume once it is finished (`finished`).
+        Figures of this process; `finished` tells whether it is the one that finished the volume.
 
     Raises:
         ConfigError: rank, window, overlap or the predictor's output is wrong.

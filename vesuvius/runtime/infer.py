@@ -37,7 +37,14 @@ from vesuvius.runtime.ensemble import (
     common_volume_ids,
     find_members,
 )
-from vesuvius.runtime.infer_blocks import is_large, predict_in_blocks, use_blocks
+from vesuvius.runtime.infer_blocks import (
+    is_large,
+    predict_in_blocks,
+    rank_suffix,
+    use_blocks,
+    which_rank,
+    winding_command,
+)
 from vesuvius.runtime.infer_facts import model_facts, provenance
 from vesuvius.runtime.memory_errors import inference_memory
 from vesuvius.runtime.nnunet_predict import NnunetInference, nnunet_inference
@@ -77,7 +84,9 @@ def infer(cfg: DictConfig) -> float | None:
     volumes = find_volumes(cfg)
     job = make_job(cfg)
     report = RunReport(total_volumes=len(volumes))
-    results = Results(job.out_dir, pictures=cfg.pictures)
+    suffix = rank_suffix(cfg)
+    results = Results(job.out_dir, pictures=cfg.pictures, suffix=suffix)
+    without_mask = []
     with Bar(*Bar.get_default_columns()[:3], TimeElapsedColumn(), TimeRemainingColumn(),
              TextColumn("{task.fields[state]}"), transient=True) as bar:  # fmt: skip
         task = bar.add_task("volumes", total=len(volumes), state="")
@@ -88,18 +97,25 @@ def infer(cfg: DictConfig) -> float | None:
                 bar.update(task, completed=share, state=f"{volume_id}: {state}")
 
             try:
-                handle_volume(job, volume_id, path, report, results, show)
+                large = handle_volume(job, volume_id, path, report, results, show)
+                without_mask += [] if large is None else [large]
             except VesuviusError as error:
                 report.add_failed(volume_id, error)
                 log.error("%s: %s", volume_id, error)  # noqa: TRY400 - the message is the news
             bar.update(task, completed=number + 1)
-    report.write(job.out_dir / "report.json")
+    report.write(job.out_dir / f"report{suffix}.json")
     log.info(
         "%d predicted, %d already there, %d failed; %.1f s a volume, %.0f s for all %d",
         *(len(report.volumes), len(report.skipped), len(report.failed)),
         *(report.seconds_per_volume, report.projected_seconds, report.total_volumes),
     )
     score = results.finish()
+    for large in without_mask:
+        log.info(
+            "%s is larger than whole_voxels: no mask yet. This numbers its sheets, in blocks; see "
+            "--workers and --dask:\n%s",
+            *(large.name, winding_command(large)),
+        )
     if report.failed:
         raise ConfigError(f"{len(report.failed)} volumes failed: {', '.join(report.failed)}.")
     return score
@@ -213,31 +229,33 @@ def volume_settings(job: Job, path: Path | str, image: RegionView) -> dict[str, 
 
 def handle_volume(
     job: Job, volume_id: str, path: Path | str, report: RunReport, results: Results, show: Any
-) -> None:
-    """Predict one volume (unless done), write its masks, hand them to the results."""
+) -> Path | None:
+    """Predict one volume (unless done), write its masks, hand them to the results.
+
+    Returns:
+        The prediction if it is too large for a mask, else None.
+    """
     image = open_image(job.cfg, path)
     settings = volume_settings(job, path, image)
     facts = provenance(job.cfg, models=job.models, settings=settings, image=image)
     if finished_prediction(job.out_dir, volume_id, settings):
         remove_leftovers(prediction_path(job.out_dir, volume_id))
         report.add_skipped(volume_id)
+        if which_rank(job.cfg)[0] != 0:
+            return None  # the masks of what is there are rank 0's
     elif use_blocks(job.cfg, image):
         figures = predict_blockwise(job, volume_id, image, settings, facts, show)
         report.add(volume_id, figures)
         if not figures["finished"]:
-            log.info("%s: other processes still write blocks; the last one finishes it", volume_id)
-            return
+            log.info("%s: another process finishes it", volume_id)
+            return None
     else:
         prediction = predict_one(job, volume_id, image, settings, facts, show)
         report.add(volume_id, prediction.report)
     if is_large(job.cfg, image):
-        log.info(
-            "%s: larger than whole_voxels, so no mask is written; `vesuvius winding %s --out ...` "
-            "solves it in blocks",
-            *(volume_id, prediction_path(job.out_dir, volume_id)),
-        )
-        return
+        return prediction_path(job.out_dir, volume_id)
     write_masks(job, volume_id, path, image, facts, results)
+    return None
 
 
 def write_masks(
@@ -258,8 +276,10 @@ def write_masks(
     if job.postprocess is not None:
         start = time.perf_counter()
         result = job.postprocess(probability, normals)
-        mask, figures = result.mask, dict(result.report)
-        figures["postprocess_s"] = time.perf_counter() - start
+        log.info("%s: post-processed in %.1f s", volume_id, time.perf_counter() - start)
+        # No times beside a mask: the same work gives the same bytes.
+        mask = result.mask
+        figures = {k: v for k, v in result.report.items() if not k.startswith("seconds")}
     steps = (
         OmegaConf.to_container(job.cfg.postprocess, resolve=True) if job.cfg.postprocess else None
     )

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,18 @@ def which_rank(cfg: DictConfig, environment: Mapping[str, str] = os.environ) -> 
     return rank, world
 
 
+def rank_suffix(cfg: DictConfig) -> str:
+    """Return what keeps the reports of several processes apart: "", or "_rank<number>"."""
+    rank, world = which_rank(cfg)
+    return "" if world == 1 else f"_rank{rank}"
+
+
+def winding_command(prediction: Path) -> str:
+    """Return the command that numbers the sheets of a prediction too large for a mask."""
+    out = prediction.with_name(f"{prediction.stem}_sheets.zarr")
+    return shlex.join(["vesuvius", "winding", str(prediction), "--out", str(out)])
+
+
 def use_blocks(cfg: DictConfig, image: RegionView) -> bool:
     """Tell whether a volume is predicted in blocks.
 
@@ -82,7 +95,9 @@ def predict_in_blocks(
     provenance: Mapping[str, Any],
     show: Any,
 ) -> Report:
-    """Predict what is missing of one volume's blocks; the report's `finished` tells the end.
+    """Predict what is missing of one volume's blocks.
+
+    The report's `finished` is true for one process: the one that ended the volume.
 
     Raises:
         VesuviusError: as in `predict_blocks`.

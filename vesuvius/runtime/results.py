@@ -25,10 +25,12 @@ class Results:
     Args:
         folder: of masks and pictures.
         pictures: write `<id>.png` for each volume.
+        suffix: of the name `scores.csv`, for several processes that share a folder.
     """
 
-    def __init__(self, folder: Path, *, pictures: bool) -> None:
+    def __init__(self, folder: Path, *, pictures: bool, suffix: str = "") -> None:
         self.folder = folder
+        self.suffix = suffix
         self.pictures = pictures
         self.rows: list[dict[str, Any]] = []
 
@@ -73,7 +75,9 @@ class Results:
         log.info("masks, predictions and pictures in %s", self.folder)
         if not self.rows:
             return None
-        with (self.folder / "scores.csv").open("w", newline="", encoding="utf-8") as file:
+        with (self.folder / f"scores{self.suffix}.csv").open(
+            "w", newline="", encoding="utf-8"
+        ) as file:
             writer = csv.DictWriter(file, ["volume", "mask", *COLUMNS])
             writer.writeheader()
             writer.writerows(self.rows)

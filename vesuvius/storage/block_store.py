@@ -228,14 +228,16 @@ class BlockStore:
         Args:
             more: further figures for the report.
 
-        Returns whether the store is finished: False while other processes still write blocks.
+        Returns:
+            Whether this call finished the store: False while other processes still write blocks,
+            and where another one was faster; of several processes one goes on with the result.
 
         Raises:
             StorageError: the disk is full.
         """
         with storage_errors(self.path), self.alone():
             if not self._unfinished.is_dir():
-                return True  # another process was faster
+                return False  # another process was faster
             if self.unfinished_blocks():
                 return False
             for level in range(1, self.levels):
