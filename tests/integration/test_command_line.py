@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._utils import ExceptionWrapper
 
+from vesuvius.errors import RemoteReadError
 from vesuvius.runtime.train import train
 from vesuvius.runtime.user_errors import user_errors
 
@@ -72,3 +74,20 @@ def test_typos_are_caught_by_the_composition(override, message):
     done = run("train.py", override)
     assert done.returncode == 1
     assert message in done.stderr
+
+
+def test_an_error_in_a_loader_process_is_one_message_too(tmp_path, compose_config, capsys):
+    compose_config("train", [], tmp_path)
+    message = "http://host/a.zarr/c/0/0/0: cannot be read after 5 attempts (500); run it again"
+
+    def fail():
+        raise RemoteReadError(message) from ValueError("the server said no")
+
+    try:
+        fail()
+    except RemoteReadError:
+        wrapped = ExceptionWrapper(where="in DataLoader worker process 0")
+    with pytest.raises(SystemExit) as left, user_errors():
+        wrapped.reraise()
+    assert left.value.code == 2
+    assert capsys.readouterr().err == f"error: {message}\n"

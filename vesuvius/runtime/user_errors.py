@@ -1,6 +1,7 @@
 """Turns errors that are the user's to solve into one message and exit status 2."""
 
 import errno
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,7 +40,7 @@ def user_errors() -> Iterator[None]:
         found = _user_error(error)
         if found is None or HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
-        _leave(str(found))
+        _leave(without_traceback(str(found)))
     except MisconfigurationException as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
@@ -52,6 +53,13 @@ def user_errors() -> Iterator[None]:
             "or choose another paths.log_dir; what was finished is kept, and ckpt_path=auto goes "
             "on from the last whole checkpoint."
         )
+
+
+def without_traceback(message: str) -> str:
+    """Return what an error said before a loader process wrapped it in its traceback."""
+    if re.match(r"Caught \w+ in DataLoader worker process", message) is None:
+        return message
+    return re.split(r"\n(?:\w+\.)*\w*Error: ", message)[-1].rstrip()
 
 
 def _explain(message: str) -> str:
