@@ -282,6 +282,26 @@ def test_a_region_over_http_in_blocks_is_the_region_at_once(
     assert "carries no provenance; infer.py writes it" in capsys.readouterr().err
 
 
+def test_the_last_line_of_a_large_volume_is_the_command_that_numbers_its_sheets(
+    trained, runs, run_infer, prepared, caplog, capsys
+):
+    from vesuvius.cli.main import main
+
+    caplog.set_level("INFO")
+    out = runs / "large"
+    run_infer(trained, out, "whole_voxels=1000", "block_edge=64", "precision=fp32")
+    (volume,) = (prepared / "test").glob("*.zarr")
+    assert not list(out.glob("*_mask.tif"))
+    words = caplog.messages[-1].splitlines()[-1].split()
+    sheets = out / f"{volume.stem}_sheets.zarr"
+    assert words == [*("vesuvius", "winding", str(out / volume.name), "--out", str(sheets))]
+    assert main(words[1:]) == 0
+    assert zarr.open_group(sheets, mode="r")["mask"].shape == (40, 48, 48)
+    capsys.readouterr()
+    assert main(["info", str(sheets)]) == 0  # the network, too
+    assert "DualHeadResUNet3D" in capsys.readouterr().out
+
+
 def test_a_region_outside_is_refused(trained, runs, run_infer, caplog):
     with pytest.raises(ConfigError, match="1 volumes failed"):
         run_infer(trained, runs / "outside", "region_zyx=[[0,99],[0,40],[8,48]]")
