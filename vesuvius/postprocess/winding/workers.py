@@ -104,6 +104,7 @@ def make_workers(number: int = 1, address: str | None = None) -> Iterator[Worker
             f"workers={number}, dask={address} need Dask: pip install 'vesuvius[dask]', or solve "
             "in this process (--workers 1)"
         ) from error
+    logging.getLogger("distributed").setLevel(logging.WARNING)  # a line a connection otherwise
     if address is None:
         opened = distributed.LocalCluster(
             n_workers=number,
