@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -293,3 +295,20 @@ def test_two_entries_of_one_name(tmp_path, scroll):
     del scroll
     with pytest.raises(ConfigError, match=r"2 entries are called 'image'; give each an id"):
         module_of(tmp_path, here(tmp_path), here(tmp_path)).setup()
+
+
+def test_labels_without_surface_give_uniform_crops(tmp_path):
+    image, label = make_arrays()
+    label[label == 1] = 0
+    zarr.create_array(tmp_path / "data" / "image.zarr", data=image, chunks=(16, 16, 16))
+    write_label(tmp_path / "data" / "label.zarr", label)
+    module = module_of(tmp_path, here(tmp_path), positive_share=1.0)
+    check_crops(module, image, label)
+    assert len(module.train_dataset.volumes()[0].positive) == 0
+
+
+def test_loader_processes_import_no_lightning():
+    unpickled = "vesuvius.data.labelled_volume, vesuvius.data.surface_dataset"
+    code = f"import sys, {unpickled}; print('lightning' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
