@@ -60,10 +60,12 @@ def run(args: argparse.Namespace) -> int:
     from vesuvius.errors import ConfigError
     from vesuvius.pictures.view import view_page, write_view
 
-    for name in ("max_mb", "max_voxels"):
-        if not getattr(args, name) > 0:
-            flag = name.replace("_", "-")
-            raise ConfigError(f"--{flag} must be above 0, got {getattr(args, name)}")
+    if not args.max_mb > 0:
+        raise ConfigError(f"--max-mb must be above 0, got {args.max_mb}")
+    if not args.max_voxels >= 1:
+        raise ConfigError(f"--max-voxels must be 1 or more, got {args.max_voxels}")
+    if args.voxel_size_um is not None and not 0 < args.voxel_size_um < float("inf"):
+        raise ConfigError(f"--voxel-size-um must be above 0 micrometres, got {args.voxel_size_um}")
     source = open_source(
         args.volume, level=args.level, region=args.region_zyx,
         layers={name: getattr(args, name) for name in ("prediction", "mask", "label", "sheets")},

@@ -5,6 +5,7 @@ display, safe in a training process. Colours follow Okabe and Ito (2008), so tha
 verdicts stay apart for colour-blind readers.
 """
 
+import contextlib
 import os
 from io import BytesIO
 from pathlib import Path
@@ -185,7 +186,8 @@ def write_atomic(path: Path, data: bytes) -> Path:
         partial.write_bytes(data)
         os.replace(partial, path)  # noqa: PTH105 (the one call that overwrites on every system)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the first error is the one to report
+            partial.unlink(missing_ok=True)
         raise StorageError(
             f"cannot write '{path}': {error.strerror or error}; free space or choose another folder"
         ) from error

@@ -64,6 +64,10 @@ def test_a_page_of_every_layer(scan, tmp_path, capsys):
         (["--region-zyx", "[[0,11],[0,4],[0,4]]"], "whose level 0 has shape (10, 12, 14)"),
         (["--level", "1"], "only a Zarr group has levels"),
         (["--max-mb", "0"], "--max-mb must be above 0, got 0.0"),
+        (["--max-mb", "nan"], "--max-mb must be above 0, got nan"),
+        (["--max-voxels", "1e-1"], "--max-voxels must be 1 or more, got 0.1"),
+        (["--voxel-size-um", "-3"], "--voxel-size-um must be above 0 micrometres, got -3"),
+        (["--voxel-size-um", "nan"], "--voxel-size-um must be above 0 micrometres, got nan"),
     ],
 )
 def test_refusals_name_the_argument(scan, tmp_path, capsys, words, message):
@@ -171,3 +175,9 @@ def test_too_large_pages_are_reduced_with_a_word(scan, tmp_path, capsys):
     assert "showing cells of 2^3 voxels" in capsys.readouterr().err
     assert facts(tmp_path / "v.html")["factor"] == 2
     assert facts(tmp_path / "v.html")["notes"][0] == "cells of 2 x 2 x 2 voxels"
+
+
+def test_an_output_below_a_file_is_one_message(scan, tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    assert main(["view", str(scan), "--out", str(tmp_path / "file" / "v.html")]) == 2
+    assert "cannot write '" in capsys.readouterr().err
