@@ -45,6 +45,7 @@ from vesuvius.runtime.infer_blocks import (
     which_rank,
     winding_command,
 )
+from vesuvius.runtime.infer_checks import check_settings
 from vesuvius.runtime.infer_facts import model_facts, provenance
 from vesuvius.runtime.memory_errors import inference_memory
 from vesuvius.runtime.nnunet_predict import NnunetInference, nnunet_inference
@@ -81,6 +82,7 @@ def infer(cfg: DictConfig) -> float | None:
     Raises:
         VesuviusError: nothing could be started, or some volumes failed.
     """
+    check_settings(cfg)
     volumes = find_volumes(cfg)
     job = make_job(cfg)
     report = RunReport(total_volumes=len(volumes))
