@@ -20,12 +20,17 @@ def run(args: argparse.Namespace) -> int:
     """Write the meshes and say how many."""
     import numpy as np
 
+    from vesuvius.errors import ConfigError
     from vesuvius.pictures.sheets import draw_sheets
     from vesuvius.postprocess.winding.meshes import sheet_mesh, write_mesh
     from vesuvius.postprocess.winding.store import open_solved
+    from vesuvius.storage.files import storage_errors
 
+    if not 0 < args.voxel_size_um < float("inf"):
+        raise ConfigError(f"--voxel-size-um is {args.voxel_size_um}; expected a number above 0")
     field, labels = open_solved(args.labels)
-    args.out.mkdir(parents=True, exist_ok=True)
+    with storage_errors(args.out):
+        args.out.mkdir(parents=True, exist_ok=True)
     sizes = np.bincount(labels.ravel())
     written = faces = 0
     for number in range(1, len(sizes)):

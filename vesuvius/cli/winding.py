@@ -47,9 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Solve, write the Zarr folder, print the report as JSON."""
+    from vesuvius.errors import ConfigError
     from vesuvius.postprocess.winding import MaskSettings
     from vesuvius.postprocess.winding.store import open_probability, refuse_existing
 
+    if args.workers < 1:
+        raise ConfigError(f"--workers is {args.workers}; expected 1 or more")
     mask_settings = MaskSettings(threshold=args.threshold, thickness=args.thickness)
     shape = open_probability(args.prediction)[0].shape
     refuse_existing(args.out)  # before the work

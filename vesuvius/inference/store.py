@@ -24,7 +24,14 @@ from vesuvius.inference.accumulate import (
     OutputArray,
 )
 from vesuvius.storage.block_store import ATTRIBUTE, CHUNK
-from vesuvius.storage.files import drop, plain_json, replace_folder, storage_error, storage_errors
+from vesuvius.storage.files import (
+    drop,
+    plain_json,
+    reading,
+    replace_folder,
+    storage_error,
+    storage_errors,
+)
 from vesuvius.storage.files import write_json as write_json
 from vesuvius.storage.ome import BlockArray, multiscale
 from vesuvius.types import ByteVolume, FloatVolume, Report
@@ -194,8 +201,9 @@ def read_prediction(
     Raises:
         VolumeFormatError: the folder is no prediction of this package.
     """
-    group = zarr.open_group(Path(path), mode="r")
-    attributes = group.attrs.get(ATTRIBUTE)
+    with reading(path):
+        group = zarr.open_group(Path(path), mode="r")
+        attributes = group.attrs.get(ATTRIBUTE)
     if not isinstance(attributes, Mapping):
         msg = f"{path} is not a prediction: it has no {ATTRIBUTE!r} attribute; run infer.py"
         raise VolumeFormatError(msg)
@@ -209,12 +217,13 @@ def load_prediction(
     """Return probability (z, y, x) in [0, 1] and normals (3, z, y, x) in [-1, 1] or None, float32.
 
     Raises:
-        VolumeFormatError: the folder is no prediction of this package.
+        VolumeFormatError: the folder is no prediction of this package, or it is damaged.
     """
     arrays, attributes = read_prediction(path)
 
     def values(name: str) -> FloatVolume:
-        array = np.asarray(arrays[name]).astype(np.float32)
+        with reading(f"{path}/{name}"):
+            array = np.asarray(arrays[name]).astype(np.float32)
         array /= attributes["stored_max"][name]
         return array
 

@@ -1,6 +1,7 @@
 """Atomic files and folders, JSON that compares equal after reading, errors that name the path."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vesuvius.errors import StorageError
+from vesuvius.errors import StorageError, VesuviusError, VolumeFormatError
 
 
 def write_json(
@@ -53,10 +54,46 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 def storage_error(path: Path, error: OSError) -> StorageError:
     """Return the error of a path that cannot be written."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    free = "free disk space or " if full else ""
     return StorageError(
-        f"cannot write {path}: {error.strerror or error}; free disk space or choose another output "
-        "folder. Nothing half-written is left; run again to resume"
+        f"cannot write {path}: {error.strerror or error}; {free}choose another output folder. "
+        "Nothing half-written is left; run again to resume"
     )
+
+
+_PLACE_ERRORS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.EEXIST,
+    errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.EFBIG,
+)  # fmt: skip
+
+
+def place_message(error: OSError) -> str | None:
+    """Return what to tell about a path or disk that cannot be used; None: the error is a bug."""
+    if error.errno not in _PLACE_ERRORS:
+        return None
+    place = f"'{error.filename}'" if error.filename else "a file"
+    return (
+        f"cannot read or write {place}: {error.strerror}. Give another path, free space or "
+        "set its permissions; what was finished is kept"
+    )
+
+
+@contextlib.contextmanager
+def reading(path: object) -> Iterator[None]:
+    """Turn what a damaged or missing chunk, shard or metadata raises into one error.
+
+    Raises:
+        VolumeFormatError: names `path`.
+    """
+    try:
+        yield
+    except VesuviusError:
+        raise
+    except (OSError, RuntimeError, ValueError, KeyError) as error:  # codecs raise RuntimeError
+        raise VolumeFormatError(
+            f"{path}: cannot be read, damaged or incomplete ({error}); write it again"
+        ) from error
 
 
 def drop(partial: Path) -> None:

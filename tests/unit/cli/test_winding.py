@@ -95,3 +95,28 @@ def test_existing_output_and_missing_input_end_with_status_2(prediction, tmp_pat
     assert main(["winding", str(tmp_path / "no.zarr"), "--out", str(tmp_path / "o.zarr")]) == 2
     assert main(["sheets", str(prediction), "--out", str(tmp_path / "m")]) == 2
     assert "expected 'field' and 'labels/sheets/0'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--workers", "-1"], "--workers is -1; expected 1 or more"),
+        (["--block", "0"], "block is 0 voxels; expected 32 or more (--block)"),
+        (["--block", "40", "--overlap", "30"], "expected 16 to 20: the numbers are agreed upon"),
+        (["--umbilicus-yx", "3", "nan"], "expected two finite voxel coordinates, y and x"),
+    ],
+)
+def test_nonsense_is_refused_and_nothing_is_written(prediction, tmp_path, capsys, words, message):
+    assert main(["winding", str(prediction), "--out", str(tmp_path / "w.zarr"), *words]) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [[], ["--block", "32", "--overlap", "16"]], ids=["one", "blocks"])
+def test_a_damaged_chunk_is_one_message(prediction, tmp_path, capsys, words):
+    damaged = shutil.copytree(prediction, tmp_path / "p.zarr")
+    chunk = next(p for p in (damaged / "probability" / "c").rglob("*") if p.is_file())
+    chunk.write_bytes(b"garbage")
+    assert main(["winding", str(damaged), "--out", str(tmp_path / "w.zarr"), *words]) == 2
+    assert "p.zarr/probability: cannot be read, damaged" in capsys.readouterr().err
+    assert not (tmp_path / "w.zarr").exists()

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from vesuvius.errors import ConfigError
+from vesuvius.storage.files import drop, storage_errors
 from vesuvius.types import FloatVolume, LabelVolume
 
 
@@ -121,6 +122,7 @@ def write_mesh(mesh: SheetMesh, path: Path, *, voxel_size_um: float = 1.0) -> No
 
     Raises:
         ConfigError: neither .obj nor .ply.
+        StorageError: the disk is full or the folder cannot be written.
     """
     writers = {".obj": write_obj, ".ply": write_ply}
     if path.suffix not in writers:
@@ -130,5 +132,9 @@ def write_mesh(mesh: SheetMesh, path: Path, *, voxel_size_um: float = 1.0) -> No
 
 def _write(path: Path, content: bytes) -> None:
     partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    try:
+        with storage_errors(path):
+            partial.write_bytes(content)
+            partial.replace(path)
+    finally:
+        drop(partial)

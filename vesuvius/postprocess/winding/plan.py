@@ -8,6 +8,7 @@ from vesuvius.errors import ConfigError
 
 Zyx = tuple[int, int, int]
 Box = tuple[slice, slice, slice]
+SMALLEST_OVERLAP = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +71,16 @@ def plan_blocks(shape_zyx: tuple[int, ...], *, block: int, overlap: int) -> list
     """Return blocks that cover a volume; the cores tile it, neighbours share `overlap` or more.
 
     Raises:
-        ConfigError: the overlap does not fit into the block.
+        ConfigError: the block is too small, or the overlap does not fit into it.
     """
-    if not 16 <= overlap <= block // 2:
+    if block < 2 * SMALLEST_OVERLAP:
         raise ConfigError(
-            f"overlap is {overlap} at block {block}; expected 16 to {block // 2}: the numbers "
-            "are agreed upon in the overlap"
+            f"block is {block} voxels; expected {2 * SMALLEST_OVERLAP} or more (--block)"
+        )
+    if not SMALLEST_OVERLAP <= overlap <= block // 2:
+        raise ConfigError(
+            f"overlap is {overlap} at block {block}; expected {SMALLEST_OVERLAP} to {block // 2}: "
+            "the numbers are agreed upon in the overlap (--overlap)"
         )
     axes = [list(enumerate(_ranges(n, block, overlap))) for n in shape_zyx]
     blocks = []

@@ -19,7 +19,12 @@ from vesuvius.postprocess.winding.numbering import NO_LEVEL
 from vesuvius.postprocess.winding.parallel import resolve_threads
 from vesuvius.postprocess.winding.settings import FieldSettings, MaskSettings
 from vesuvius.postprocess.winding.slabs import RIDGE_OFFSET
-from vesuvius.postprocess.winding.umbilicus import Spiral, other_branch, plane_turns
+from vesuvius.postprocess.winding.umbilicus import (
+    Spiral,
+    checked_umbilicus,
+    other_branch,
+    plane_turns,
+)
 from vesuvius.types import ByteVolume, FloatVolume, LabelVolume, Report
 
 
@@ -78,6 +83,7 @@ def winding_field(
         VolumeFormatError: NaN, values out of range, or a wrong dtype.
         ShapeMismatchError: normals or density of another shape.
         DeviceError: device="cuda" without CuPy or a CUDA device.
+        ConfigError: threads below 1, or an umbilicus that is not two finite numbers.
 
     Source: own; see docs/winding.md.
     """
@@ -85,10 +91,11 @@ def winding_field(
     volume = checked_probability(probability)
     vectors = checked_normals(normals, volume.shape)
     windings = checked_density(density, volume.shape)
+    umbilicus = checked_umbilicus(umbilicus_yx)
     workers = resolve_threads(threads)
     backend = make_backend(device, workers)
     solution = solve_field(
-        volume, vectors, density=windings, umbilicus_yx=umbilicus_yx, settings=settings,
+        volume, vectors, density=windings, umbilicus_yx=umbilicus, settings=settings,
         threads=workers, backend=backend,
     )  # fmt: skip
     watch = Stopwatch()

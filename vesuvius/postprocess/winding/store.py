@@ -18,7 +18,7 @@ from vesuvius.postprocess.winding.plan import Box
 from vesuvius.postprocess.winding.result import WindingResult
 from vesuvius.postprocess.winding.settings import FieldSettings, MaskSettings
 from vesuvius.storage.block_store import CHUNK, BlockStore, remove_leftovers
-from vesuvius.storage.files import plain_json, storage_errors
+from vesuvius.storage.files import plain_json, reading, storage_errors
 from vesuvius.storage.ome import BlockArray
 from vesuvius.types import FloatVolume, LabelVolume, Report
 
@@ -58,14 +58,20 @@ def open_probability(path: Path) -> tuple[zarr.Array[Any], zarr.Array[Any] | Non
 def read_box(
     probability: zarr.Array[Any], normals: zarr.Array[Any] | None, box: Box
 ) -> tuple[FloatVolume, FloatVolume | None]:
-    """Return a part of a prediction as float32: uint8 / 255, int8 / 127."""
-    values = np.asarray(probability[box])
+    """Return a part of a prediction as float32: uint8 / 255, int8 / 127.
+
+    Raises:
+        VolumeFormatError: a chunk is damaged.
+    """
+    with reading(probability.store_path):
+        values = np.asarray(probability[box])
     volume = values.astype(np.float32)
     if np.issubdtype(values.dtype, np.integer):
         volume /= np.float32(np.iinfo(values.dtype).max)
     if normals is None:
         return volume, None
-    vectors = np.asarray(normals[(slice(None), *box)])
+    with reading(normals.store_path):
+        vectors = np.asarray(normals[(slice(None), *box)])
     out = vectors.astype(np.float32)
     if np.issubdtype(vectors.dtype, np.integer):
         out /= np.float32(127)
@@ -208,7 +214,7 @@ def open_solved(path: Path) -> tuple[FloatVolume, LabelVolume]:
 
     Raises:
         VolumeNotFoundError: nothing there.
-        VolumeFormatError: one of the arrays is missing.
+        VolumeFormatError: one of the arrays is missing or damaged.
     """
     if not path.exists():
         raise VolumeNotFoundError(f"no labels at {path}; write them with `vesuvius winding`")
@@ -222,5 +228,6 @@ def open_solved(path: Path) -> tuple[FloatVolume, LabelVolume]:
             f"{path} holds the arrays {sorted(name for name, _ in group.arrays())}; expected "
             f"'field' and '{LABELS}' as `vesuvius winding` writes them"
         )
-    field, labels = (np.asarray(array) for array in found)
+    with reading(path):
+        field, labels = (np.asarray(array) for array in found)
     return field.astype(np.float32, copy=False), labels.astype(np.int32, copy=False)

@@ -7,11 +7,13 @@ the half-plane from the umbilicus toward lower x: a sheet goes on under its neig
 Source: own; holonomy as in phase unwrapping with residues (Goldstein, Zebker, Werner 1988).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from vesuvius.errors import ConfigError
 from vesuvius.types import FloatVolume
 
 Cells = tuple[int, int, int]
@@ -28,6 +30,22 @@ class Spiral:
 
     umbilicus_yx: tuple[float, float]
     sense: int
+
+
+def checked_umbilicus(umbilicus_yx: Sequence[float] | None) -> tuple[float, float] | None:
+    """Return the axis as (y, x).
+
+    Raises:
+        ConfigError: not two finite numbers.
+    """
+    if umbilicus_yx is None:
+        return None
+    if len(umbilicus_yx) != 2 or not np.isfinite(umbilicus_yx).all():
+        raise ConfigError(
+            f"umbilicus_yx is {list(umbilicus_yx)}; expected two finite voxel coordinates, y and x "
+            "(--umbilicus-yx)"
+        )
+    return float(umbilicus_yx[0]), float(umbilicus_yx[1])
 
 
 def is_inside(umbilicus_yx: tuple[float, float] | None, shape_zyx: tuple[int, ...]) -> bool:
