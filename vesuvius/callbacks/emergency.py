@@ -11,6 +11,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from vesuvius.storage.files import drop
+
 log = logging.getLogger(__name__)
 
 STATE = "emergency"
@@ -100,4 +102,4 @@ def write_whole(checkpoint: dict[str, Any], path: Path) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        drop(partial)

@@ -72,6 +72,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; finished work is kept, run the same command to go on", file=sys.stderr)
         return 130
+    except Exception as error:
+        message = _message(error)
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        return 2
+
+
+def _message(error: Exception) -> str | None:
+    """Return what to tell about an error that is the user's to solve; None: it is a bug."""
+    if isinstance(error, OSError):
+        from vesuvius.storage.files import place_message
+
+        return place_message(error)
+    if "hydra" in sys.modules:  # the command composed a configuration
+        from vesuvius.runtime.user_errors import user_message
+
+        return user_message(error)
+    return None
 
 
 if __name__ == "__main__":

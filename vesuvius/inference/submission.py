@@ -10,7 +10,7 @@ import numpy as np
 import tifffile
 
 from vesuvius.errors import PairingError, ShapeMismatchError, StorageError, VolumeFormatError
-from vesuvius.storage.files import storage_errors
+from vesuvius.storage.files import drop, storage_errors
 from vesuvius.types import ByteVolume
 
 Zyx = tuple[int, int, int]
@@ -64,7 +64,7 @@ def write_submission(
                     archive.writestr(zipfile.ZipInfo(f"{volume_id}.tif"), content)
             partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        drop(partial)
     return check_submission(path, expected)
 
 

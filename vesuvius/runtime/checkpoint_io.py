@@ -7,6 +7,7 @@ import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
 from vesuvius.errors import StorageError
+from vesuvius.storage.files import drop
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -33,7 +34,7 @@ class AtomicCheckpointIO(CheckpointIO):
                 torch.save(checkpoint, file)
             partial.replace(target)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-            partial.unlink(missing_ok=True)
+            drop(partial)
             raise StorageError(
                 f"Cannot write checkpoint {target}: {str(error).splitlines()[0]}. Free space or "
                 "choose another paths.log_dir; ckpt_path=auto goes on from the last whole "

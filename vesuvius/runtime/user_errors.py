@@ -13,6 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import MissingMandatoryValue
 
 from vesuvius.errors import VesuviusError
+from vesuvius.storage.files import place_message
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _USER_ERRORS = (VesuviusError, InstantiationException, MissingMandatoryValue)
@@ -28,6 +29,24 @@ def _user_error(error: BaseException | None) -> BaseException | None:
     return first if isinstance(first, _USER_ERRORS) else None
 
 
+def user_message(error: BaseException) -> str | None:
+    """Return what to tell about an error that is the user's to solve; None: it is a bug."""
+    found = _user_error(error)
+    if found is not None:
+        return without_traceback(str(found))
+    if isinstance(error, MisconfigurationException):
+        return _explain(str(error))
+    if isinstance(error, OSError):
+        if error.errno in _DISK:
+            return (
+                f"cannot write {error.filename or 'to the run folder'}: {error.strerror}. Free "
+                "space or choose another paths.log_dir; what was finished is kept, and "
+                "ckpt_path=auto goes on from the last whole checkpoint."
+            )
+        return place_message(error)
+    return None
+
+
 @contextmanager
 def user_errors() -> Iterator[None]:
     """Print a user's error without a traceback and exit with 2; let everything else through.
@@ -36,23 +55,12 @@ def user_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (VesuviusError, InstantiationException, MissingMandatoryValue) as error:
-        found = _user_error(error)
-        if found is None or HydraConfig.get().mode == RunMode.MULTIRUN:
+    except Exception as error:
+        message = user_message(error)
+        if message is None or HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
-        _leave(without_traceback(str(found)))
-    except MisconfigurationException as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise
-        _leave(_explain(str(error)))
-    except OSError as error:
-        if error.errno not in _DISK or HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise
-        _leave(
-            f"cannot write {error.filename or 'to the run folder'}: {error.strerror}. Free space "
-            "or choose another paths.log_dir; what was finished is kept, and ckpt_path=auto goes "
-            "on from the last whole checkpoint."
-        )
+        sys.stderr.write(f"error: {message}\n")
+        sys.exit(2)
 
 
 def without_traceback(message: str) -> str:
@@ -70,8 +78,3 @@ def _explain(message: str) -> str:
             "trainer=default (CPU), or look at `vesuvius diagnose`."
         )
     return message
-
-
-def _leave(message: str) -> None:
-    sys.stderr.write(f"error: {message}\n")
-    sys.exit(2)
