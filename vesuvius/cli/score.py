@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vesuvius.cli.score_files import pair_up, read_volume, write_csv
-from vesuvius.cli.score_groups import group_means, print_groups
+from vesuvius.cli.score_groups import check_groups, group_means, print_groups
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -60,12 +60,12 @@ def run(args: argparse.Namespace) -> int:
     if args.jobs is not None and args.jobs < 1:
         raise ConfigError(f"--jobs must be at least 1, got {args.jobs}")
     pairs = pair_up(args.predictions, args.labels, allow_missing=args.allow_missing)
+    if args.splits is not None:
+        check_groups(pairs, args.splits)
     rows = sorted(score_pairs(pairs, jobs=args.jobs), key=lambda row: float(row["score"]))
     mean: Row = {"volume": "mean"}
     mean |= {part: sum(row[part] for row in rows) / len(rows) for part in _PARTS}
     groups = {} if args.splits is None else group_means(rows, args.splits, _PARTS)
-    if args.csv is not None:
-        write_csv(args.csv, [*rows, mean])
     if args.json:
         import json
 
@@ -74,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         print_table(rows, mean)
         print_groups(groups, _PARTS)
+    if args.csv is not None:  # after the table: a disk that refuses must not cost the scores
+        write_csv(args.csv, [*rows, mean])
     if args.pictures is not None:
         draw_worst(args.pictures, rows[:_WORST], pairs)
     if args.explain is not None:

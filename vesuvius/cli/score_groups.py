@@ -1,10 +1,30 @@
 """Scores by fold and by scroll, from the file of folds."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vesuvius.data.folds import Folds
 
 Row = dict[str, Any]
+
+
+def check_groups(names: Iterable[str], splits: Path) -> None:
+    """Raise what `group_means` would raise, before hours of scoring."""
+    _folds_of(names, splits)
+
+
+def _folds_of(names: Iterable[str], splits: Path) -> "Folds":
+    from vesuvius.data.folds import load_folds
+    from vesuvius.errors import ConfigError
+
+    folds = load_folds(splits)
+    unknown = [name for name in names if name not in folds.fold_of]
+    if unknown:
+        raise ConfigError(f"{splits}: volume {unknown[0]} is in no fold (--splits)")
+    return folds
 
 
 def group_means(rows: list[Row], splits: Path, parts: tuple[str, ...]) -> dict[str, list[Row]]:
@@ -19,13 +39,7 @@ def group_means(rows: list[Row], splits: Path, parts: tuple[str, ...]) -> dict[s
         ConfigError: the file is malformed or does not hold a volume.
         VolumeNotFoundError: no such file.
     """
-    from vesuvius.data.folds import load_folds
-    from vesuvius.errors import ConfigError
-
-    folds = load_folds(splits)
-    unknown = [row["volume"] for row in rows if row["volume"] not in folds.fold_of]
-    if unknown:
-        raise ConfigError(f"{splits}: volume {unknown[0]} is in no fold (--splits)")
+    folds = _folds_of((row["volume"] for row in rows), splits)
     groups: dict[str, dict[str, list[Row]]] = {
         "fold": defaultdict(list),
         "scroll": defaultdict(list),
