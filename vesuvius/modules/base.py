@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
+from vesuvius.errors import ConfigError
 from vesuvius.modules.safe_conv import guard_shallow_convolutions
 from vesuvius.modules.schedule_free import ScheduleFreeMode
 from vesuvius.modules.schedules import PlateauStepper, ScorePlateau
@@ -122,8 +123,17 @@ class BaseModule(LightningModule):
             self.log("train/step/total", losses["total"].detach(), batch_size=size)
 
     def configure_optimizers(self) -> Any:
-        """Return the optimizer and, stepped after every optimizer step, its schedule."""
-        optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
+        """Return the optimizer and, stepped after every optimizer step, its schedule.
+
+        Raises:
+            ConfigError: the optimizer refuses a value: torch checks it only here.
+        """
+        try:
+            optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
+        except (ValueError, TypeError) as error:
+            raise ConfigError(
+                f"the optimizer refuses its settings: {error}; look at the keys optimizer.*"
+            ) from error
         if self.make_scheduler is None:
             return optimizer
         num_steps = int(self.trainer.estimated_stepping_batches)

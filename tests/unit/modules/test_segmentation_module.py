@@ -1,5 +1,7 @@
 """What surface and lesion modules refuse, and what they make of one logit."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -40,3 +42,11 @@ def test_the_loss_sees_the_heads_and_the_logit_becomes_a_probability(module_type
     found = module.probability({head: torch.tensor([0.0, 100.0], dtype=torch.bfloat16)})
     assert found.dtype == torch.float32
     assert found.tolist() == [0.5, 1.0]
+
+
+def test_a_value_that_the_optimizer_refuses_is_a_setting_to_change():
+    module = make(SurfaceModule)
+    module.model.layer = nn.Linear(1, 1)
+    module.make_optimizer = partial(torch.optim.AdamW, lr=-1.0)
+    with pytest.raises(ConfigError, match=r"Invalid learning rate: -1\.0; look at .* optimizer\."):
+        module.configure_optimizers()
