@@ -24,7 +24,9 @@ def read_checkpoint(path: str | Path) -> dict[str, object]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
+        lines = str(error).strip().splitlines()
+        # torch's long messages advise weights_only=False, which would run the file's code
+        first_line = lines[0].split(". ")[0] if lines else "no message"
         raise CheckpointError(
             f"Cannot read checkpoint {path} ({type(error).__name__}: {first_line}). The file is "
             "truncated, not a torch checkpoint, or holds code, which is never executed."

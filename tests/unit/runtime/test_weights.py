@@ -38,8 +38,9 @@ def test_missing_truncated_and_executable_files_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"Cannot read checkpoint .*cut\.ckpt.*truncated"):
         read_checkpoint(cut)
     torch.save({"state_dict": {}, "danger": print}, tmp_path / "code.ckpt")
-    with pytest.raises(CheckpointError, match="holds code, which is never executed"):
+    with pytest.raises(CheckpointError, match="holds code, which is never executed") as caught:
         read_checkpoint(tmp_path / "code.ckpt")
+    assert "weights_only" not in str(caught.value)  # torch's advice would run the code
 
 
 def test_differences_are_counted():
