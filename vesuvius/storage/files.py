@@ -92,7 +92,7 @@ def reading(path: object) -> Iterator[None]:
         raise
     except (OSError, RuntimeError, ValueError, KeyError) as error:  # codecs raise RuntimeError
         raise VolumeFormatError(
-            f"{path}: cannot be read, damaged or incomplete ({error}); write it again"
+            f"{path}: cannot be read, damaged or incomplete ({error}); delete it and write it again"
         ) from error
 
 
