@@ -17,7 +17,7 @@ from vesuvius.data.label_index import IndexedRegion, build_index
 from vesuvius.data.labelled_volume import LabelledVolume, check_image, label_factor
 from vesuvius.data.region import RegionView
 from vesuvius.data.remote import RemoteSettings
-from vesuvius.data.splits import Split, check_id, save_split
+from vesuvius.data.splits import Split, save_split
 from vesuvius.data.volume import Volume
 from vesuvius.data.volume_entries import VolumeEntry, name_entries, read_entries
 from vesuvius.errors import ConfigError
@@ -143,7 +143,7 @@ class SurfaceVolumesDataModule(CropsDataModule):
         names = name_entries(self.entries, [image.name for image, _ in opened])
         found = {}
         for name, entry, (image, label) in zip(names, self.entries, opened, strict=True):
-            found[check_id(name)] = (entry, self._labelled(name, entry, image, label, check=check))
+            found[name] = (entry, self._labelled(name, entry, image, label, check=check))
         self._found = found
 
     def _open(self, entry: VolumeEntry) -> tuple[Volume, Volume]:

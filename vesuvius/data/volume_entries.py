@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from vesuvius.data.splits import check_id
 from vesuvius.errors import ConfigError
 from vesuvius.types import BACKGROUND, IGNORE
 
@@ -107,7 +108,7 @@ def name_entries(entries: Sequence[VolumeEntry], names: Sequence[str]) -> list[s
         names: of the images.
 
     Raises:
-        ConfigError: two entries have the same name.
+        ConfigError: two entries have the same name, or an id is no plain name.
     """
     found = []
     for entry, name in zip(entries, names, strict=True):
@@ -115,7 +116,7 @@ def name_entries(entries: Sequence[VolumeEntry], names: Sequence[str]) -> list[s
         if entry.id is None and entry.region_zyx is not None:
             (z, _), (y, _), (x, _) = entry.region_zyx
             full += f"_z{z}_y{y}_x{x}"
-        found.append(full)
+        found.append(check_id(full))
     twice = sorted({name for name in found if found.count(name) > 1})
     if twice:
         raise ConfigError(

@@ -297,6 +297,13 @@ def test_two_entries_of_one_name(tmp_path, scroll):
         module_of(tmp_path, here(tmp_path), here(tmp_path)).setup()
 
 
+def test_an_id_cannot_leave_the_cache_folder(tmp_path, scroll):
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(ConfigError, match=r"'\.\./\.\./evil' is not a plain name"):
+        module_of(tmp_path, here(tmp_path, id="../../evil")).setup()
+    assert set(tmp_path.rglob("*.npy")) <= before
+
+
 def test_labels_without_surface_give_uniform_crops(tmp_path):
     image, label = make_arrays()
     label[label == 1] = 0
