@@ -1,10 +1,12 @@
 """Block inference: memory against the size of the volume, and where the time goes.
 
     python benchmarks/blocks.py                                  # 256^3 and 256 x 512 x 512
-    python benchmarks/blocks.py --shapes 256,256,256 512,1024,1024 --filters 4
+    python benchmarks/blocks.py --shapes 256,256,256 512,1024,1024 --filters 2 --overlap 0.125
+    python benchmarks/blocks.py --shapes 256,256,256 512,1024,1024 --constant   # memory, in minutes
 
 Each shape runs in a process of its own: a random uint8 Zarr is predicted into a block store with a
-small U-Net (`--filters` channels at the first level; windows of 64, `--overlap`, fp32). "network"
+small U-Net (`--filters` channels at the first level; windows of 64, `--overlap`, fp32), or, with
+`--constant`, by one constant answer: all but the network's own time and workspace. "network"
 is the time inside the network's call, "read" and "write" are those of the image and of the blocks
 (write without the pyramid), "rest" is the blending, the records and everything else, "pyramid" the
 end. Memory is the peak of the anonymous resident memory (RssAnon: without mapped files, which the
@@ -90,6 +92,18 @@ def make_volume(path, shape):
         array[z : z + 64] = fine[: shape[0] - z, : shape[1], : shape[2]]
 
 
+def constant_answer(predict):
+    """Return a predictor that asks the network once and repeats its answer."""
+    answers = []
+
+    def repeat(windows):
+        if not answers:
+            answers.append(predict(windows))
+        return answers[0]
+
+    return repeat
+
+
 def one(folder, shape, args):
     """Predict one volume and print the figures as JSON."""
     import torch
@@ -104,6 +118,8 @@ def one(folder, shape, args):
     torch.manual_seed(0)
     network = DualHeadResUNet3D(n_filters=args.filters).eval()
     predict = Clock(surface_predictor(prepare_network(network, device="cpu", precision="fp32")))
+    if args.constant:
+        predict = Clock(constant_answer(predict))
     image = Timed(RegionView(Volume(folder / "volume.zarr")))
     store = PredictionBlocks(folder, "out", shape_zyx=shape, block=args.edge)
     write, finish = Clock(store.write), Clock(store.finish)
@@ -151,6 +167,7 @@ def main():
     parser.add_argument("--overlap", type=float, default=0.5, help="of windows, a share")
     parser.add_argument("--edge", type=int, default=128, help="of a block")
     parser.add_argument("--max-mb", type=int, default=190, help="for sums and finished planes")
+    parser.add_argument("--constant", action="store_true", help="no network: memory and the rest")
     parser.add_argument("--one", type=Path, default=None, help=argparse.SUPPRESS)
     args = parser.parse_args()
     shapes = [tuple(int(n) for n in text.split(",")) for text in args.shapes]
@@ -172,10 +189,13 @@ def main():
                 str(args.overlap),
             ]
             done = subprocess.run(
-                [*child, "--max-mb", str(args.max_mb)], check=True, capture_output=True, text=True
+                [*child, "--max-mb", str(args.max_mb), *["--constant"] * args.constant],
+                check=True,
+                capture_output=True,
+                text=True,
             )
         r = json.loads(done.stdout.strip().splitlines()[-1])
-        over = (r["total"] - r["network"]) / r["network"]
+        over = math.nan if args.constant else (r["total"] - r["network"]) / r["network"]
         speed = math.prod(shape) / r["total"] / 1e6
         print(f"{text:<18} {r['total']:7.1f} {r['network']:8.1f} {r['read']:6.2f} "
               f"{r['write']:6.2f} {r['rest']:6.2f} {r['pyramid']:8.2f} {over:8.1%} "

@@ -17,7 +17,6 @@ from vesuvius.data.remote import RemoteSettings, as_source
 from vesuvius.data.tfrecord import RecordVolume, is_tfrecord
 from vesuvius.data.tiff import TiffStack, is_tiff
 from vesuvius.data.volume_zarr import (
-    READ_CACHE_BYTES,
     ReadOptions,
     VoxelSize,
     is_zarr,
@@ -72,7 +71,8 @@ class Volume:
         remote: time-out and retries of a URL.
         disk_cache: where chunks of a URL are kept; None keeps none.
         fill: value of Zarr chunks that were never written; None = what the array says.
-        cache_bytes: decoded slices or chunks of a local file kept in memory.
+        cache_bytes: decoded slices or chunks of a local file kept in memory; None = 256 MiB of
+            slices or 32 MiB of chunks.
 
     Attributes:
         source: the local path or the URL.
@@ -94,7 +94,7 @@ class Volume:
         remote: RemoteSettings | None = None,
         disk_cache: DiskCache | None = None,
         fill: int | None = None,
-        cache_bytes: int = READ_CACHE_BYTES,
+        cache_bytes: int | None = None,
     ) -> None:
         self.source = as_source(path)
         self.path = (
@@ -326,9 +326,9 @@ def _open_backend(
             "named arrays"
         )
     if path.is_dir():
-        return _SliceFolderBackend(path, options.cache_bytes)
+        return _SliceFolderBackend(path, options.slice_bytes)
     if is_tiff(path):
-        return _TiffBackend(path, options.cache_bytes)
+        return _TiffBackend(path, options.slice_bytes)
     if path.suffix.lower() == ".npy":
         return _NpyBackend(path)
     raise VolumeFormatError(

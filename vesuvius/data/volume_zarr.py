@@ -18,8 +18,10 @@ Array = npt.NDArray[Any]
 Zyx = tuple[int, int, int]
 VoxelSize = tuple[float, float, float] | None
 
-READ_CACHE_BYTES = 256 * 2**20
-"""Decoded TIFF slices or Zarr chunks one open volume may keep: overlapping windows hit them."""
+SLICE_CACHE_BYTES = 256 * 2**20
+"""Decoded TIFF slices that one open volume keeps: every window needs many whole ones."""
+CHUNK_CACHE_BYTES = 32 * 2**20
+"""Decoded Zarr chunks that one open volume keeps: neighbouring windows share them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +32,31 @@ class ReadOptions:
         remote: time-out and retries of a URL, None = the defaults.
         disk_cache: where chunks of a URL are kept; None keeps none.
         fill: value of chunks that were never written; None = what the array says.
-        cache_bytes: decoded slices or chunks kept in memory.
+        cache_bytes: decoded slices or chunks kept in memory; None = 256 MiB of slices or 32 MiB of
+            chunks, of which a window needs few.
     """
 
     remote: RemoteSettings | None = None
     disk_cache: DiskCache | None = None
     fill: int | None = None
-    cache_bytes: int = READ_CACHE_BYTES
+    cache_bytes: int | None = None
+
+    @property
+    def slice_bytes(self) -> int:
+        """Bytes of decoded TIFF slices kept."""
+        return SLICE_CACHE_BYTES if self.cache_bytes is None else self.cache_bytes
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of decoded Zarr chunks kept."""
+        return CHUNK_CACHE_BYTES if self.cache_bytes is None else self.cache_bytes
 
 
 class _ChunkBackend:
     """Local Zarr v3 array read without zarr-python."""
 
     def __init__(self, path: Path, voxel_size: VoxelSize, options: ReadOptions) -> None:
-        self._reader = ChunkReader(path, ChunkCache(options.cache_bytes), fill=options.fill)
+        self._reader = ChunkReader(path, ChunkCache(options.chunk_bytes), fill=options.fill)
         self.shape_zyx = three_axes(self._reader.shape, path)
         self.dtype = self._reader.dtype
         self.voxel_size_zyx_um = voxel_size
