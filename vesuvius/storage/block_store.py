@@ -255,15 +255,25 @@ class BlockStore:
 
     def halve(self, index: Zyx, level: int) -> None:
         """Write one block of a coarser level; the finer one must be whole."""
-        fine = tuple(
+        z, y, x = (
             slice(2 * part.start, min(2 * part.stop, n))
             for part, n in zip(self.box(index, level), self.shape_at(level - 1), strict=True)
         )
+        fine = (z, y, x)
         values = {
-            name: halved(np.asarray(self.array(name, level - 1)[(..., *fine)]), pick=array.pick)
+            name: self._halved(name, level - 1, fine, pick=array.pick)
             for name, array in self.arrays.items()
         }
         self.write(index, values, level)
+
+    def _halved(self, name: str, level: int, box: Box, *, pick: bool) -> npt.NDArray[Any]:
+        """Return a box of a level at half its size, read one layer of chunks at a time."""
+        array, (zs, ys, xs) = self.array(name, level), box
+        layers = [
+            halved(np.asarray(array[..., z : min(z + CHUNK, zs.stop), ys, xs]), pick=pick)
+            for z in range(zs.start, zs.stop, CHUNK)
+        ]
+        return np.concatenate(layers, axis=-3)
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
