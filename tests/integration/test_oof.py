@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from conftest import TINY
+from hydra.core.hydra_config import HydraConfig
 
 from vesuvius.cli.main import main
 from vesuvius.inference.store import load_prediction
@@ -19,7 +20,9 @@ QUICK = (
 )
 
 
-def test_cross_validation_from_file_to_scores(prepared, run_train, run_infer, tmp_path, capsys):
+def test_cross_validation_from_file_to_scores(
+    prepared, run_train, run_infer, tmp_path, capsys, monkeypatch
+):
     data, splits = str(prepared / "train"), tmp_path / "splits.json"
     assert main(["splits", data, "--folds", "3", "--out", str(splits)]) == 0
     assert main(["splits", data, "--check", str(splits)]) == 0
@@ -33,6 +36,7 @@ def test_cross_validation_from_file_to_scores(prepared, run_train, run_infer, tm
         (held_out[fold],) = split["val"]
         assert held_out[fold] not in split["train"]
     out = tmp_path / "oof"
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # run_train leaves its job's
     command = ["oof", str(tmp_path / "sweep"), "--volumes", data, "--out", str(out)]
     settings = ["--set", "checkpoint=last", "postprocess=threshold", "pictures=false"]
     assert main([*command, "--splits", str(splits), *settings]) == 0
