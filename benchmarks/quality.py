@@ -115,7 +115,7 @@ def run_peer(
 def table(folder: Path) -> str:
     """Return the Markdown table of all finished contestants: means over seeds, +- half range."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted(folder.glob("*/result.json")):
+    for path in sorted(folder.glob("*/scores.json")):
         row = json.loads(path.read_text(encoding="utf-8"))
         found.setdefault(f"{row['contestant']} ({row['budget']:g} min)", []).append(row)
     lines = ["| contestant | seeds | " + " | ".join(COLUMNS.values()) + " |"]
@@ -169,7 +169,7 @@ def main() -> None:
     for seed in args.seeds:
         for name in names:
             run = folder / f"{name}{args.tag}_{args.minutes:g}min_seed{seed}"
-            if (run / "result.json").is_file():
+            if (run / "scores.json").is_file():
                 continue
             common = {"minutes": args.minutes, "seed": seed, "num_val": args.val}
             if name in PEERS:
@@ -182,7 +182,7 @@ def main() -> None:
                 result = run_ours(overrides, data, run, **common)
             run.mkdir(parents=True, exist_ok=True)
             facts = {"contestant": name + args.tag, "seed": seed, "budget": args.minutes}
-            write_json(run / "result.json", {**facts, **result})
+            write_json(run / "scores.json", {**facts, **result})
             print(
                 f"{run.name}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.items()), flush=True
             )
