@@ -75,6 +75,7 @@ DEFAULT = ("ours", "segresnet", "dynunet", "nnunet")
 COLUMNS = {
     "dice": "Dice", "surface_dice": "surface Dice", "voi": "VOI", "topo": "topo",
     "score": "score, threshold", "winding": "score, winding", "angle": "normals, deg",
+    "angle_by_tensor": "normals by structure tensor, deg",
     "samples_s": "samples/s", "steps": "steps", "minutes": "minutes",
 }  # fmt: skip
 
@@ -131,7 +132,7 @@ def table(folder: Path) -> str:
 
 
 def _mean(rows: Sequence[dict[str, Any]], key: str) -> float:
-    return float(np.mean([row[key] for row in rows]))
+    return float(np.mean([row.get(key, np.nan) for row in rows]))
 
 
 def arguments() -> argparse.Namespace:

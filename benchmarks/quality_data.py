@@ -89,8 +89,9 @@ def score_volume(
     winding = WindingPostprocess(threshold=THRESHOLD, threads=1)(probability, normals)
     solved = competition_score(winding.mask, truth.label, threads=1)
     surface = truth.label == 1
-    offered = tensor_normals(probability, surface) if normals is None else normals[:, surface]
-    angles = normal_angles(offered, truth.normals[:, surface])
+    true_normals = truth.normals[:, surface]
+    by_tensor = normal_angles(tensor_normals(probability, surface), true_normals)
+    angles = by_tensor if normals is None else normal_angles(normals[:, surface], true_normals)
     return {
         "dice": float(dice(mask, truth.label)),
         "surface_dice": plain.surface_dice,
@@ -99,6 +100,7 @@ def score_volume(
         "score": plain.score,
         "winding": solved.score,
         "angle": float(np.nanmean(angles)),
+        "angle_by_tensor": float(np.nanmean(by_tensor)),
     }
 
 
