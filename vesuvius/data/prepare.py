@@ -99,10 +99,14 @@ def prepare_all(
 
     Raises:
         ConfigError: an option out of range.
+        StorageError: `out`, or a folder above it, is a file.
     """
     check_layout(options.chunk, options.codec)
     if num_jobs < 1:
         raise ConfigError(f"num_jobs is {num_jobs}; expected 1 or more (--jobs)")
+    in_the_way = [path for path in (out, *out.parents) if path.exists() and not path.is_dir()]
+    if in_the_way:
+        raise StorageError(f"{out}: {in_the_way[0]} is a file; OUT must be a folder, or new")
     run = partial(attempt, out=out, options=options)
     with closing(as_they_come(run, items, num_jobs=num_jobs, if_killed=_killed)) as outcomes:
         for outcome in outcomes:

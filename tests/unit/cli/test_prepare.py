@@ -55,3 +55,11 @@ def test_missing_source(tmp_path, capsys):
 def test_bad_number_of_jobs(source, capsys):
     assert main(["prepare", str(source), str(source / "out"), "--jobs", "0"]) == 2
     assert "num_jobs is 0; expected 1 or more (--jobs)" in capsys.readouterr().err
+
+
+def test_a_file_where_the_folder_should_be_is_named_once(source, capsys):
+    (source.parent / "out").write_text("a note")
+    assert _prepare(source) == 2
+    text = capsys.readouterr().err
+    assert text.count("out is a file; OUT must be a folder, or new") == 1
+    assert "train_images" not in text
