@@ -104,34 +104,20 @@ def _open(url: str, settings: RemoteSettings) -> Any:
         raise ConfigError(f"{url}: not a usable URL ({_first_line(error)})") from error
 
 
-class RetryingStore(WrapperStore[Store]):
-    """Any Zarr store whose failing reads are repeated, then raised with the URL that failed.
+class _PlacedStore(WrapperStore[Store]):
+    """What the stores below share: the URL they are called by, and ranges read through `get`.
 
     Args:
-        store: what is read; returns None for a key that is not there, raises for anything else.
-        url: of the store's root, for messages.
-        settings: attempts and pauses.
+        store: what is read.
+        url: of the store's root.
     """
 
-    def __init__(self, store: Store, url: str, settings: RemoteSettings) -> None:
+    def __init__(self, store: Store, url: str) -> None:
         super().__init__(store)
         self.url = url
-        self.settings = settings
-
-    def _with_store(self, store: Store) -> "RetryingStore":
-        return RetryingStore(store, self.url, self.settings)
 
     def __str__(self) -> str:
         return self.url
-
-    async def get(
-        self,
-        key: str,
-        prototype: BufferPrototype,
-        byte_range: ByteRequest | None = None,
-    ) -> Buffer | None:
-        """Return the bytes of a key, None if the server says there are none."""
-        return await self._tried(key, lambda: self._store.get(key, prototype, byte_range))
 
     async def get_partial_values(
         self,
@@ -141,6 +127,32 @@ class RetryingStore(WrapperStore[Store]):
         """Return the bytes of several ranges in their order."""
         wanted = [self.get(key, prototype, part) for key, part in key_ranges]
         return list(await asyncio.gather(*wanted))
+
+
+class RetryingStore(_PlacedStore):
+    """Any Zarr store whose failing reads are repeated, then raised with the URL that failed.
+
+    Args:
+        store: what is read; returns None for a key that is not there, raises for anything else.
+        url: of the store's root, for messages.
+        settings: attempts and pauses.
+    """
+
+    def __init__(self, store: Store, url: str, settings: RemoteSettings) -> None:
+        super().__init__(store, url)
+        self.settings = settings
+
+    def _with_store(self, store: Store) -> "RetryingStore":
+        return RetryingStore(store, self.url, self.settings)
+
+    async def get(
+        self,
+        key: str,
+        prototype: BufferPrototype,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        """Return the bytes of a key, None if the server says there are none."""
+        return await self._tried(key, lambda: self._store.get(key, prototype, byte_range))
 
     async def exists(self, key: str) -> bool:
         """Tell whether the server has the key."""
@@ -173,7 +185,7 @@ class RetryingStore(WrapperStore[Store]):
         )
 
 
-class CachedStore(WrapperStore[Store]):
+class CachedStore(_PlacedStore):
     """A store whose chunks are looked up in a `DiskCache` first; metadata is always asked for.
 
     Only what the server answered goes in: bytes, or that there is no such chunk. An error of the
@@ -186,15 +198,11 @@ class CachedStore(WrapperStore[Store]):
     """
 
     def __init__(self, store: Store, url: str, cache: DiskCache) -> None:
-        super().__init__(store)
-        self.url = url
+        super().__init__(store, url)
         self.cache = cache
 
     def _with_store(self, store: Store) -> "CachedStore":
         return CachedStore(store, self.url, self.cache)
-
-    def __str__(self) -> str:
-        return self.url
 
     async def get(
         self,
@@ -213,15 +221,6 @@ class CachedStore(WrapperStore[Store]):
         content = ABSENT if found is None else found.to_bytes()
         await asyncio.to_thread(self.cache.put, name, content)
         return found
-
-    async def get_partial_values(
-        self,
-        prototype: BufferPrototype,
-        key_ranges: Iterable[tuple[str, ByteRequest | None]],
-    ) -> list[Buffer | None]:
-        """Return the bytes of several ranges in their order."""
-        wanted = [self.get(key, prototype, part) for key, part in key_ranges]
-        return list(await asyncio.gather(*wanted))
 
 
 def _first_line(error: BaseException) -> str:
