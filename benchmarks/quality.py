@@ -41,6 +41,7 @@ from benchmarks.quality_ours import (
     OURS,
     predict_ours,
     train_ours,
+    training_cost,
 )
 from benchmarks.quality_peers import Peer, monai_peer, nnunet_peer, predict_peer, train_peer
 from vesuvius.inference.store import write_json
@@ -91,9 +92,9 @@ def run_ours(
 
 def run_inference(name: str, data: Path, run: Path, *, num_val: int) -> dict[str, float]:
     """Predict with the trained recipe of `run` in another way."""
-    if not (run / "cost.json").is_file():
+    cost = training_cost(run)
+    if cost is None:
         sys.exit(f"{run}: not trained yet; run --only ours with the same --minutes and --seeds")
-    cost = train_ours([], run, minutes=0.0)  # what it took, from its file
     scores = predict_ours([run], data, run / name, *INFERENCE[name], num_val=num_val)
     return {**scores, **cost}
 

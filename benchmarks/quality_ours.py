@@ -27,6 +27,7 @@ from vesuvius.runtime.compose_config import compose_config
 from vesuvius.runtime.hardware import resolve_trainer
 
 ROOT = Path(__file__).parents[1]
+COST = "cost.json"
 WARM_STEPS, TIMED_STEPS = 2, 4
 BASE = ["data=surface_zarr", "data.batch_size=2", "data.val_share=0"]
 QUICK = ["experiment=quick", "data.val_share=0"]
@@ -148,10 +149,9 @@ def train_ours(
 
     A run that is finished is not trained again.
     """
-    cost_file = run / "cost.json"
-    if cost_file.is_file():
-        cost: dict[str, float] = json.loads(cost_file.read_text(encoding="utf-8"))
-        return cost
+    known = training_cost(run)
+    if known is not None:
+        return known
     steps, batch = calibrate(overrides, minutes)
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     call(
@@ -160,8 +160,14 @@ def train_ours(
     )  # fmt: skip
     seconds = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
     cost = {"steps": steps, "minutes": seconds / 60, "samples_s": steps * batch / seconds}
-    write_json(cost_file, cost)
+    write_json(run / COST, cost)
     return cost
+
+
+def training_cost(run: Path) -> dict[str, float] | None:
+    """Return what `train_ours` returned for a run, None if it has not finished it."""
+    path = run / COST
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def predict_ours(
