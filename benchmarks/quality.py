@@ -36,9 +36,12 @@ from benchmarks.quality_data import (
 )
 from benchmarks.quality_ours import (
     ABLATIONS,
+    EPOCHS,
     INFERENCE,
     NETWORKS,
     OURS,
+    Way,
+    make_soup,
     predict_ours,
     train_ours,
     training_cost,
@@ -82,21 +85,36 @@ COLUMNS = {
 
 
 def run_ours(
-    overrides: Sequence[str], data: Path, run: Path, *, minutes: float, seed: int, num_val: int
+    overrides: Sequence[str],
+    data: Path,
+    run: Path,
+    *,
+    minutes: float,
+    seed: int,
+    num_val: int,
+    epochs: int = 1,
 ) -> dict[str, float]:
     """Train with `train.py`, predict with `infer.py`, score."""
     root = store_folder(data, "train")
-    cost = train_ours([*overrides, f"data.root={root}", f"seed={seed}"], run, minutes=minutes)
+    options = [*overrides, f"data.root={root}", f"seed={seed}"]
+    cost = train_ours(options, run, minutes=minutes, epochs=epochs)
     return {**predict_ours([run], data, run / "masks", num_val=num_val), **cost}
 
 
-def run_inference(name: str, data: Path, run: Path, *, num_val: int) -> dict[str, float]:
-    """Predict with the trained recipe of `run` in another way."""
-    cost = training_cost(run)
-    if cost is None:
-        sys.exit(f"{run}: not trained yet; run --only ours with the same --minutes and --seeds")
-    scores = predict_ours([run], data, run / name, *INFERENCE[name], num_val=num_val)
-    return {**scores, **cost}
+def run_inference(
+    way: Way, data: Path, runs: Sequence[Path], out: Path, *, num_val: int
+) -> dict[str, float]:
+    """Predict with trained runs in another way."""
+    costs = [training_cost(run) for run in runs]
+    for run, cost in zip(runs, costs, strict=True):
+        if cost is None:
+            sys.exit(f"{run}: not trained yet; train it with the same --minutes and --seeds")
+    options = list(way.options)
+    if way.soup:
+        options.append(f"checkpoint={make_soup(runs[0], way.soup)}")
+    scores = predict_ours(runs, data, out, *options, num_val=num_val, sigma=way.sigma)
+    known = [cost for cost in costs if cost is not None]
+    return {**scores, **mean_scores(known), "minutes": sum(cost["minutes"] for cost in known)}
 
 
 def run_peer(
@@ -171,17 +189,21 @@ def main() -> None:
     for seed in args.seeds:
         for name in names:
             run = folder / f"{name}{args.tag}_{args.minutes:g}min_seed{seed}"
-            if (run / "scores.json").is_file():
+            once = name in INFERENCE and INFERENCE[name].ensemble  # of all seeds
+            if (run / "scores.json").is_file() or (once and seed != args.seeds[0]):
                 continue
             common = {"minutes": args.minutes, "seed": seed, "num_val": args.val}
             if name in PEERS:
                 result = run_peer(PEERS[name], data, lr=args.lr, **common)
             elif name in INFERENCE:
-                trained = folder / f"ours{args.tag}_{args.minutes:g}min_seed{seed}"
-                result = run_inference(name, data, trained, num_val=args.val)
+                way = INFERENCE[name]
+                seeds = args.seeds if way.ensemble else [seed]
+                stem = f"{way.trained}{args.tag}_{args.minutes:g}min_seed"
+                runs = [folder / f"{stem}{n}" for n in seeds]
+                result = run_inference(way, data, runs, run / "predicted", num_val=args.val)
             else:
                 overrides = [*(OURS | NETWORKS | ABLATIONS)[name], *args.set]
-                result = run_ours(overrides, data, run, **common)
+                result = run_ours(overrides, data, run, epochs=EPOCHS.get(name, 1), **common)
             run.mkdir(parents=True, exist_ok=True)
             facts = {"contestant": name + args.tag, "seed": seed, "budget": args.minutes}
             write_json(run / "scores.json", {**facts, **result})

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from benchmarks.quality_data import (
     store_folder,
 )
 from vesuvius.inference.store import load_prediction, write_json
+from vesuvius.postprocess.steps.smoothing import GaussianProbability
+from vesuvius.postprocess.steps.state import ChainState
 from vesuvius.runtime.compose_config import compose_config
 from vesuvius.runtime.hardware import resolve_trainer
 
@@ -65,8 +68,13 @@ ABLATIONS: dict[str, list[str]] = {
     "strong": [*QUICK, "transforms=strong"],
     "strong_mix": [*QUICK, "transforms=strong_mix"],
     "uniform_crops": [*QUICK, "data.positive_share=0"],
+    # in several epochs, see EPOCHS
+    "six_epochs": [*QUICK, "callbacks.periodic.every_n_epochs=1"],
+    "hard_volumes": [*QUICK, "callbacks=[speed,checkpoint,hard_volumes]"],
 }
 """The recipe with one thing changed."""
+EPOCHS = {"six_epochs": 6, "hard_volumes": 6}
+"""Ablations that need more epochs than one; six_epochs is what hard_volumes compares with."""
 EQUAL = ["data=surface_zarr", "data.val_share=0", "data.batch_size=2", "transforms=none"]
 EQUAL += ["loss/term=[dice,bce,normal]", "loss.term.bce.fn.pos_weight=1.5"]
 EQUAL += ["scheduler=cosine", "scheduler.warmup_share=0.1"]
@@ -78,13 +86,39 @@ NETWORKS: dict[str, list[str]] = {
     "unetr_pp": ["experiment=surface_unetr_pp", *EQUAL],
 }
 """Every surface network with its experiment's learning rate and all else equal."""
-INFERENCE: dict[str, list[str]] = {
-    "tta_flips": ["tta=flips"],
-    "tta_flips_rot90": ["tta=flips_rot90"],
-    "window64": ["roi_zyx=[64,64,64]"],
-    "overlap25": ["roi_zyx=[64,64,64]", "overlap=0.25"],
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to predict with a trained contestant.
+
+    Attributes:
+        options: overrides of `infer.py`.
+        sigma: of a Gaussian on the probability in voxels, the step `gaussian` of a chain.
+        trained: the contestant whose run it is.
+        ensemble: the mean of its runs of all seeds.
+        soup: its last so many checkpoints, averaged.
+    """
+
+    options: tuple[str, ...] = ()
+    sigma: float = 0.0
+    trained: str = "ours"
+    ensemble: bool = False
+    soup: int = 0
+
+
+INFERENCE = {
+    "tta_flips": Way(("tta=flips",)),
+    "tta_flips_rot90": Way(("tta=flips_rot90",)),
+    "window64": Way(("roi_zyx=[64,64,64]",)),
+    "overlap25": Way(("roi_zyx=[64,64,64]", "overlap=0.25")),
+    "tensor_normals": Way(("normals=structure_tensor",)),
+    "smooth": Way(sigma=0.8),
+    "smooth_tta_flips": Way(("tta=flips",), sigma=0.8),
+    "ensemble": Way(ensemble=True),
+    "soup": Way(trained="six_epochs", soup=3),
 }
-"""The trained recipe, predicted otherwise: name -> overrides of `infer.py`."""
+"""The trained recipe, predicted otherwise."""
 
 
 def calibrate(overrides: Sequence[str], minutes: float) -> tuple[int, int]:
@@ -121,15 +155,16 @@ def calibrate(overrides: Sequence[str], minutes: float) -> tuple[int, int]:
 
 
 def training_overrides(
-    steps: int, batch_size: int, *, num_volumes: int = SIDES["train"][0]
+    steps: int, batch_size: int, *, num_volumes: int = SIDES["train"][0], epochs: int = 1
 ) -> list[str]:
     """Return what makes `train.py` train so many steps and nothing else."""
+    each = math.ceil(steps / epochs)
     return [
         "optimized_metric=null", "metrics=none", "callbacks=[speed,checkpoint]",
-        "callbacks.best=null", "logger=csv", "trainer.max_epochs=1", "trainer.limit_val_batches=0",
-        "trainer.enable_progress_bar=false",
-        f"trainer.limit_train_batches={steps}",
-        f"data.samples_per_volume={math.ceil(steps * batch_size / num_volumes)}",
+        "callbacks.best=null", "logger=csv", "trainer.limit_val_batches=0",
+        f"trainer.max_epochs={epochs}", "trainer.enable_progress_bar=false",
+        f"trainer.limit_train_batches={each}",
+        f"data.samples_per_volume={math.ceil(each * batch_size / num_volumes)}",
     ]  # fmt: skip
 
 
@@ -143,7 +178,12 @@ def call(*command: str) -> None:
 
 
 def train_ours(
-    overrides: Sequence[str], run: Path, *, minutes: float, num_volumes: int = SIDES["train"][0]
+    overrides: Sequence[str],
+    run: Path,
+    *,
+    minutes: float,
+    num_volumes: int = SIDES["train"][0],
+    epochs: int = 1,
 ) -> dict[str, float]:
     """Train with `train.py` for so many minutes of process time; return steps and samples/s.
 
@@ -155,8 +195,8 @@ def train_ours(
     steps, batch = calibrate(overrides, minutes)
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     call(
-        "train.py", *training_overrides(steps, batch, num_volumes=num_volumes), *overrides,
-        f"hydra.run.dir={run}",
+        "train.py", *training_overrides(steps, batch, num_volumes=num_volumes, epochs=epochs),
+        *overrides, f"hydra.run.dir={run}",
     )  # fmt: skip
     seconds = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
     cost = {"steps": steps, "minutes": seconds / 60, "samples_s": steps * batch / seconds}
@@ -170,8 +210,18 @@ def training_cost(run: Path) -> dict[str, float] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
+def make_soup(run: Path, count: int) -> Path:
+    """Average the last checkpoints of a run; return the file."""
+    folder = run / "checkpoints"
+    last = sorted(folder.glob("epoch*.ckpt"))[-count:]
+    soup = folder / "soup.ckpt"
+    soup.unlink(missing_ok=True)
+    call("-m", "vesuvius.cli.main", "soup", *map(str, last), "--out", str(soup))
+    return soup
+
+
 def predict_ours(
-    runs: Sequence[Path], data: Path, out: Path, *options: str, num_val: int
+    runs: Sequence[Path], data: Path, out: Path, *options: str, num_val: int, sigma: float = 0
 ) -> dict[str, float]:
     """Predict the validation volumes with `infer.py`; return their mean scores.
 
@@ -181,6 +231,7 @@ def predict_ours(
         out: where the predictions go.
         options: further overrides of `infer.py`.
         num_val: how many volumes.
+        sigma: of a Gaussian on the probability in voxels, 0 = none.
     """
     names = ",".join(str(run) for run in runs)
     call(
@@ -191,5 +242,8 @@ def predict_ours(
     rows = []
     for truth in islice(read_side(data, "val"), num_val):
         probability, normals = load_prediction(out / f"{truth.name}.zarr")
+        if sigma:
+            smooth = GaussianProbability(sigma=sigma)
+            probability = smooth(ChainState(probability=probability)).probability
         rows.append(score_volume(truth, probability, normals))
     return mean_scores(rows)

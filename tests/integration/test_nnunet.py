@@ -297,6 +297,11 @@ def test_settings_nnunet_does_not_have(imported, options, text):
         inference(imported / "plain_ct", **options)
 
 
+def test_normals_are_not_made_for_it(imported, tmp_path, run_infer):
+    with pytest.raises(ConfigError, match="predicted as nnU-Net does, without normals"):
+        run_infer(imported / "plain_ct", tmp_path / "out", "normals=structure_tensor")
+
+
 def real_image() -> np.ndarray:
     """A box of the real scan where there is one (Makefile: REAL), else noise."""
     path = Path(__file__).parents[3] / "shared" / "data" / "real_ct128" / "image.tif"

@@ -245,8 +245,9 @@ def test_a_bad_volume_is_named_and_the_others_are_done(trained, runs, run_infer,
     assert "bad.tif" in caplog.text
 
 
+@pytest.mark.parametrize("normals", ["head", "structure_tensor"])
 def test_a_region_over_http_in_blocks_is_the_region_at_once(
-    trained, runs, run_infer, prepared, capsys
+    trained, runs, run_infer, prepared, capsys, normals
 ):
     from http_volumes import serve
 
@@ -254,6 +255,7 @@ def test_a_region_over_http_in_blocks_is_the_region_at_once(
 
     (volume,) = (prepared / "test").glob("*.zarr")
     how = ("region_zyx=[[4,36],[0,40],[8,48]]", "postprocess=threshold", "precision=fp32")
+    how = (*how, f"normals={normals}")
     run_infer(trained, runs / "once", f"volume=file://{volume}", *how)
     with serve(volume.parent) as server:
         url = f"volume={server.url}/{volume.name}"
@@ -263,6 +265,8 @@ def test_a_region_over_http_in_blocks_is_the_region_at_once(
     for array in ("probability", "normals"):
         np.testing.assert_array_equal(np.asarray(blocks[array]), np.asarray(once[array]))
     assert blocks["probability"].shape == (32, 40, 40)
+    length = np.linalg.norm(np.asarray(once["normals"]) / 127, axis=0)
+    assert (np.median(length) > 0.9) == (normals == "structure_tensor")  # of unit length, or 0
     mask = f"{volume.stem}_mask.tif"
     np.testing.assert_array_equal(
         tifffile.imread(runs / "once" / mask), tifffile.imread(runs / "blocks" / mask)
@@ -278,6 +282,7 @@ def test_a_region_over_http_in_blocks_is_the_region_at_once(
         assert last.startswith(f"python infer.py run_dir={trained} ")
         assert f"volume={server.url}/{volume.name} " in last
         assert "region_zyx=[[4,36],[0,40],[8,48]]" in last.replace("'", "")
+        assert f"normals={normals} " in last
     assert main(["info", str(volume)]) == 2
     assert "carries no provenance; infer.py writes it" in capsys.readouterr().err
 

@@ -1,7 +1,11 @@
 """Block and sliding-window inference; the network comes in as a callable."""
 
 from vesuvius.inference.network import InferenceNetwork, prepare_network
-from vesuvius.inference.predictor import ensemble_predictor, surface_predictor
+from vesuvius.inference.predictor import (
+    ensemble_predictor,
+    surface_predictor,
+    with_normals_from,
+)
 from vesuvius.inference.report import RunReport
 from vesuvius.inference.sliding_window import Predict, Progress, VolumePrediction, predict_volume
 from vesuvius.inference.store import PredictionWriter, finished_prediction, write_mask
@@ -18,5 +22,6 @@ __all__ = [
     "predict_volume",
     "prepare_network",
     "surface_predictor",
+    "with_normals_from",
     "write_mask",
 ]

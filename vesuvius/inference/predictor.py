@@ -10,8 +10,12 @@ from torch import Tensor
 from vesuvius.errors import CheckpointError, ConfigError
 from vesuvius.inference.accumulate import DENSITY, NORMALS, PROBABILITY
 from vesuvius.inference.sliding_window import Predict
+from vesuvius.structure_tensor import normal_field
 
 Tta = Literal["none", "flips", "flips_rot90"]
+NormalsFrom = Literal["head", "structure_tensor"]
+TENSOR_BLOCKS = 5
+"""Side of the structure tensor's average in blocks of 2 voxels (docs/recipe.md has the figures)."""
 
 Symmetry = tuple[bool, tuple[int, ...]]
 """Whether y and x are swapped first, and which of the axes 0, 1, 2 (z, y, x) are then mirrored."""
@@ -96,6 +100,30 @@ def ensemble_predictor(
         return total
 
     return predict
+
+
+def with_normals_from(predict: Predict, source: NormalsFrom) -> Predict:
+    """Return a predictor whose normals come from elsewhere than a head.
+
+    Args:
+        predict: from `surface_predictor` or `ensemble_predictor`; its probability is final.
+        source: "head" leaves it as it is; "structure_tensor" takes the normals of the probability
+            itself, for networks without that head too.
+
+    Raises:
+        ConfigError: unknown source.
+    """
+    if source not in ("head", "structure_tensor"):
+        raise ConfigError(f"normals must be 'head' or 'structure_tensor', got {source!r}")
+    if source == "head":
+        return predict
+
+    def with_tensor(image: Tensor) -> Mapping[str, Tensor]:
+        heads = predict(image)
+        normals = normal_field(heads[PROBABILITY], window_blocks=TENSOR_BLOCKS)
+        return {**heads, NORMALS: normals}
+
+    return with_tensor
 
 
 def _add(total: dict[str, Tensor], heads: Mapping[str, Tensor], *, axial_normals: bool) -> None:

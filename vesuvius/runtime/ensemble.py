@@ -13,9 +13,10 @@ from vesuvius.inference import (
     ensemble_predictor,
     prepare_network,
     surface_predictor,
+    with_normals_from,
 )
 from vesuvius.inference.network import Precision
-from vesuvius.inference.predictor import Tta
+from vesuvius.inference.predictor import NormalsFrom, Tta
 from vesuvius.runtime.run_folder import RunFolder
 
 
@@ -93,11 +94,13 @@ def build_ensemble(
     device: str,
     precision: Precision,
     tta: Tta,
+    normals: NormalsFrom = "head",
 ) -> tuple[Predict, InferenceNetwork]:
     """Return the predictor of the networks' mean, and the first of them.
 
     Raises:
-        ConfigError: networks that read different images, or weights that do not fit.
+        ConfigError: networks that read different images, weights that do not fit, or an unknown
+            source of normals.
     """
     networks = [prepare_network(net, device=device, precision=precision) for net in trained]
     channels = sorted({network.in_channels for network in networks})
@@ -107,4 +110,5 @@ def build_ensemble(
             "share an ensemble; predict with the first ones, then give prior=<that folder>."
         )
     predictors = [surface_predictor(network, tta=tta) for network in networks]
-    return ensemble_predictor(predictors, weights=weights), networks[0]
+    mean = ensemble_predictor(predictors, weights=weights)
+    return with_normals_from(mean, normals), networks[0]

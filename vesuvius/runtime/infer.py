@@ -155,8 +155,13 @@ def make_job(cfg: DictConfig) -> Job:
     predict, network = (
         (None, imported)
         if imported is not None
-        else build_ensemble(trained, weights=cfg.weights, **how)
+        else build_ensemble(trained, weights=cfg.weights, normals=cfg.normals, **how)
     )
+    if imported is not None and cfg.normals != "head":
+        raise ConfigError(
+            f"normals={cfg.normals}: an imported nnU-Net model is predicted as nnU-Net does, "
+            "without normals; leave normals=head (winding does without them)."
+        )
     check_prior(cfg.prior, int(getattr(trained[0], "in_channels", 1)))
     log.info(
         "%s on %s in %s, window %s, overlap %s, tta %s",
@@ -173,9 +178,11 @@ def make_job(cfg: DictConfig) -> Job:
     }
     if cfg.weights is not None:
         settings["weights"] = list(cfg.weights)
+    if cfg.normals != "head":
+        settings["normals"] = cfg.normals
     if cfg.prior is not None:
         settings["prior"] = str(cfg.prior)
-    outputs = [stored_outputs(net) for net in trained]
+    outputs = [stored_outputs(net, cfg.normals) for net in trained]
     return Job(
         cfg=cfg,
         out_dir=Path(cfg.out_dir),
@@ -204,10 +211,10 @@ def check_prior(prior: str | None, in_channels: int) -> None:
         )
 
 
-def stored_outputs(network: nn.Module) -> tuple[str, ...]:
-    """Return what to store of a network: the probability, and normals if it has that head."""
-    heads = getattr(network, "heads", (NORMALS,))
-    return (PROBABILITY, NORMALS) if NORMALS in heads else (PROBABILITY,)
+def stored_outputs(network: nn.Module, normals: str) -> tuple[str, ...]:
+    """Return what to store of a network: the probability, and normals where there are any."""
+    known = normals != "head" or NORMALS in getattr(network, "heads", (NORMALS,))
+    return (PROBABILITY, NORMALS) if known else (PROBABILITY,)
 
 
 def open_image(cfg: DictConfig, path: Path | str) -> RegionView:

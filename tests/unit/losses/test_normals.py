@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from vesuvius.errors import ConfigError
-from vesuvius.losses.normals import NormalLoss, mask_gradient, principal_axis
+from vesuvius.losses.normals import NormalLoss
+from vesuvius.structure_tensor import mask_gradient, principal_axis
 
 PAIRS = [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)]
 
