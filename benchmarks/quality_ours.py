@@ -58,6 +58,7 @@ ABLATIONS: dict[str, list[str]] = {
     "separation": [*QUICK, TERM.format("separation")],
     # optimization
     "lr1e-3": [*QUICK, "optimizer.lr=1e-3"],
+    "lr6e-3": [*QUICK, "optimizer.lr=6e-3"],
     "no_warmup": [*QUICK, "scheduler.warmup_share=0"],
     "batch1": [*QUICK, "data.batch_size=1", "model.norm=instance"],
     "muon": [*QUICK, "optimizer=muon"],
@@ -68,6 +69,8 @@ ABLATIONS: dict[str, list[str]] = {
     "strong": [*QUICK, "transforms=strong"],
     "strong_mix": [*QUICK, "transforms=strong_mix"],
     "uniform_crops": [*QUICK, "data.positive_share=0"],
+    "patch48": [*QUICK, "data.patch_zyx=[48,48,48]", "data.batch_size=4"],
+    "patch96": [*QUICK, "data.patch_zyx=[96,96,96]", "data.batch_size=1"],
     # in several epochs, see EPOCHS
     "six_epochs": [*QUICK, "callbacks.periodic.every_n_epochs=1"],
     "hard_volumes": [*QUICK, "callbacks=[speed,checkpoint,hard_volumes]"],

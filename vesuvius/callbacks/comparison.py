@@ -17,8 +17,8 @@ from torch import Tensor
 from vesuvius.callbacks.schedule import is_due
 from vesuvius.errors import ConfigError
 from vesuvius.pictures.comparison import comparison_panel
-from vesuvius.pictures.style import write_atomic
 from vesuvius.pictures.view3d import RENDERERS, Renderer, view3d
+from vesuvius.storage.files import write_bytes
 from vesuvius.types import SURFACE
 
 
@@ -173,7 +173,7 @@ def write_mask(path: Path, mask: npt.NDArray[np.uint8]) -> Path:
     """Write a (z, y, x) uint8 mask as LZW TIFF, atomically; return the path."""
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, mask, compression="lzw", photometric="minisblack")
-    return write_atomic(path, buffer.getvalue())
+    return write_bytes(path, buffer.getvalue())
 
 
 def send_image(trainer: Trainer, path: Path, *, key: str) -> None:

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from vesuvius.storage.files import drop
+from vesuvius.storage.files import whole_file
 
 log = logging.getLogger(__name__)
 
@@ -93,13 +93,7 @@ def batches_done(trainer: Trainer) -> int:
 
 def write_whole(checkpoint: dict[str, Any], path: Path) -> None:
     """Write beside `path`, flush to the disk, rename."""
-    partial = path.with_name(path.name + ".partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with partial.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        drop(partial)
+    with whole_file(path, alone=True) as partial, partial.open("wb") as file:
+        torch.save(checkpoint, file)
+        file.flush()
+        os.fsync(file.fileno())

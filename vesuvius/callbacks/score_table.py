@@ -7,6 +7,8 @@ from pathlib import Path
 import torch.distributed as dist
 from lightning.pytorch import Trainer
 
+from vesuvius.storage.files import whole_file
+
 ScoreRow = dict[str, str | float]
 """volume, mask, then the scores."""
 
@@ -27,13 +29,10 @@ def publish_scores(trainer: Trainer, rows: Sequence[ScoreRow], path: Path, *, ke
     table = sorted((row for part in gathered for row in part), key=lambda row: float(row["score"]))
     if not trainer.is_global_zero or not table:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".tmp")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(table[0]))
         writer.writeheader()
         writer.writerows(table)
-    partial.replace(path)
     for logger in trainer.loggers:
         log_table = getattr(logger, "log_table", None)
         if log_table is not None:

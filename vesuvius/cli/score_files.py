@@ -103,10 +103,10 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     import csv
     import io
 
-    from vesuvius.pictures.style import write_atomic
+    from vesuvius.storage.files import write_text
 
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(rows[0]), restval="")
     writer.writeheader()
     writer.writerows(rows)
-    write_atomic(path, text.getvalue().encode())
+    write_text(path, text.getvalue())

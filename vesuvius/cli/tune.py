@@ -268,12 +268,12 @@ def write_result(folder: Path, name: str, summary: "Summary") -> None:
     from rich.markdown import Markdown
 
     from vesuvius.inference.store import write_json
-    from vesuvius.pictures.style import write_atomic
+    from vesuvius.storage.files import write_text
     from vesuvius.tuning.report import as_json, as_markdown, as_yaml
 
-    chain = write_atomic(folder / "postprocess" / f"{name}.yaml", as_yaml(summary).encode())
+    chain = write_text(folder / "postprocess" / f"{name}.yaml", as_yaml(summary))
     text = as_markdown(summary)
-    write_atomic(folder / "report.md", text.encode())
+    write_text(folder / "report.md", text)
     write_json(folder / "report.json", as_json(summary))
     console = Console()
     Console(width=None if console.is_terminal else 140).print(Markdown(text))

@@ -24,6 +24,7 @@ import google_crc32c
 from filelock import FileLock
 
 from vesuvius.errors import ConfigError
+from vesuvius.storage.files import drop
 
 log = logging.getLogger(__name__)
 
@@ -123,13 +124,13 @@ class DiskCache:
                 total = self._drop(len(entry))
             # Booked before it is there: a kill in between counts too much, never too little.
             self._book(total + len(entry))
+            # no `whole_file`: the lock is held, and `put` goes on without what fails here
             partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
             try:
                 partial.write_bytes(entry)
                 partial.replace(path)
-            except OSError:
-                partial.unlink(missing_ok=True)
-                raise
+            finally:
+                drop(partial)
 
     def _counted(self) -> int:
         """Return the bytes on disk as last booked, an upper bound; counted anew if unknown."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vesuvius.data.splits import Split, check_id, load_split, write_text
+from vesuvius.data.splits import Split, check_id, load_split
 from vesuvius.errors import ConfigError, VolumeNotFoundError
+from vesuvius.storage.files import write_text
 
 logger = logging.getLogger(__name__)
 

@@ -24,9 +24,9 @@ from vesuvius.data.chunk_listing import digest, identity, list_chunk_files
 from vesuvius.data.exclusive import exclusive
 from vesuvius.data.labelled_volume import as_label
 from vesuvius.data.positive_index import BLOCK, one_per_block, positive_voxels
-from vesuvius.data.splits import write_text
 from vesuvius.data.store import remove_tree
 from vesuvius.data.volume import Volume
+from vesuvius.storage.files import whole_file, write_text
 
 log = logging.getLogger(__name__)
 
@@ -213,7 +213,5 @@ def _in_region(voxels: Voxels, region: IndexedRegion) -> Voxels:
 
 
 def _save(path: Path, voxels: Voxels) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
+    with whole_file(path, alone=True) as partial, partial.open("wb") as file:
         np.save(file, voxels, allow_pickle=False)
-    partial.replace(path)

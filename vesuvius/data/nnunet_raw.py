@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from vesuvius.data.folds import Folds
-from vesuvius.data.splits import write_text
 from vesuvius.data.store import PreparedVolume, list_prepared
 from vesuvius.data.tiff import TiffStack, write_tiff
 from vesuvius.errors import ConfigError, PairingError, ShapeMismatchError
+from vesuvius.storage.files import write_text
 from vesuvius.types import BACKGROUND, IGNORE, SURFACE
 
 LABELS = {"background": BACKGROUND, "surface": SURFACE, "ignore": IGNORE}

@@ -27,6 +27,7 @@ from vesuvius.data.phantom_settings import PhantomSettings
 from vesuvius.data.process_pool import as_they_come
 from vesuvius.data.tiff import write_tiff
 from vesuvius.errors import ConfigError, StorageError
+from vesuvius.storage.files import whole_file, write_text
 
 GENERATOR_VERSION = 1
 """Raised whenever the same settings and seed give other voxels."""
@@ -198,27 +199,10 @@ def _write_record(
         "umbilicus_yx": [0.0, 0.0],
         "volumes": places,
     }
-    _write_text(root / _RECORD, json.dumps(record, indent=1) + "\n")
+    write_text(root / _RECORD, json.dumps(record, indent=1) + "\n")
     for split in counts:
         rows = [f"{v.volume_id},{v.scroll_id}\n" for v in volumes if v.split == split]
-        _write_text(root / f"{split}.csv", "id,scroll_id\n" + "".join(rows))
-
-
-def _write_text(path: Path, text: str) -> None:
-    _atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
-
-
-def _atomically(path: Path, write: Callable[[Path], object]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(partial)
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise StorageError(
-            f"{path}: cannot be written ({error}); nothing was left there"
-        ) from error
+        write_text(root / f"{split}.csv", "id,scroll_id\n" + "".join(rows))
 
 
 def volume_paths(root: Path, volume: PhantomVolume) -> dict[str, Path]:
@@ -277,9 +261,6 @@ def _write_volume(
 
 def _write_normals(path: Path, phantom: Phantom) -> None:
     coded = np.rint(phantom.normals * np.float32(127.0)).astype(np.int8)
-
-    def write(partial: Path) -> None:
-        with partial.open("wb") as file:  # a name would get a second suffix
-            np.save(file, coded, allow_pickle=False)
-
-    _atomically(path, write)
+    # a name instead of a file would get a second suffix
+    with whole_file(path, alone=True) as unnamed, unnamed.open("wb") as file:
+        np.save(file, coded, allow_pickle=False)

@@ -1,14 +1,14 @@
 """Which volumes train and which validate: always whole volumes (or whole scrolls), never crops."""
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from vesuvius.errors import ConfigError, StorageError, VolumeNotFoundError
+from vesuvius.errors import ConfigError, VolumeNotFoundError
+from vesuvius.storage.files import write_text
 
 Split = dict[str, list[str]]
 
@@ -74,22 +74,6 @@ def save_split(path: Path, split: Split) -> None:
         StorageError: the file cannot be written.
     """
     write_text(path, json.dumps(split, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small text file, whole or not at all.
-
-    Raises:
-        StorageError: the file cannot be written.
-    """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # ranks may write side by side
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise StorageError(f"{path}: cannot be written ({error})") from error
 
 
 def load_split(path: Path, volume_ids: Sequence[str]) -> Split:

@@ -209,7 +209,7 @@ def writing(target: Path, *, chunk: int = CHUNK, codec: str = "lz4") -> Iterator
         remove_tree(target)
         partial.replace(target)
     except BaseException as error:
-        remove_tree(partial)
+        shutil.rmtree(partial, ignore_errors=True)  # the first error is the one to report
         cause = _storage_cause(error)
         if cause is None:
             raise

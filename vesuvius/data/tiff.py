@@ -11,6 +11,7 @@ import numpy.typing as npt
 import tifffile
 
 from vesuvius.errors import StorageError, VolumeFormatError, VolumeNotFoundError
+from vesuvius.storage.files import whole_file
 
 SUFFIXES = (".tif", ".tiff")
 """File name endings taken for TIFF, compared in lower case."""
@@ -128,14 +129,7 @@ def write_tiff(path: Path, volume: npt.NDArray[Any]) -> None:
     Raises:
         StorageError: the disk is full or the folder cannot be written.
     """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"{path}: cannot be written ({error}); nothing was left there"
-        ) from error
-    try:
+    with whole_file(path, alone=True) as partial:
         tifffile.imwrite(
             partial,
             volume,
@@ -145,12 +139,6 @@ def write_tiff(path: Path, volume: npt.NDArray[Any]) -> None:
             rowsperstrip=volume.shape[-2],
             metadata=None,
         )
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise StorageError(
-            f"{path}: cannot be written ({error}); nothing was left there"
-        ) from error
 
 
 def _to_three_axes(shape: tuple[int, ...], path: Path) -> tuple[int, int, int]:

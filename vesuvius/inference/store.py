@@ -25,12 +25,12 @@ from vesuvius.inference.accumulate import (
 )
 from vesuvius.storage.block_store import ATTRIBUTE, CHUNK
 from vesuvius.storage.files import (
-    drop,
     plain_json,
     reading,
     replace_folder,
     storage_error,
     storage_errors,
+    whole_file,
 )
 from vesuvius.storage.files import write_json as write_json
 from vesuvius.storage.ome import BlockArray, multiscale
@@ -259,19 +259,13 @@ def write_mask(
         )
         raise VolumeFormatError(msg)
     facts = {} if provenance is None else {ATTRIBUTE: plain_json(provenance)}
-    partial = target.with_name(target.name + ".partial")
-    try:
-        with storage_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            tifffile.imwrite(
-                partial,
-                array.astype(np.uint8, copy=False),
-                compression="lzw",
-                photometric="minisblack",
-                bigtiff=array.size >= 2**31,
-                metadata={"axes": "ZYX", **facts},
-            )
-            partial.replace(target)
-    finally:
-        drop(partial)
+    with whole_file(target, alone=True) as partial:
+        tifffile.imwrite(
+            partial,
+            array.astype(np.uint8, copy=False),
+            compression="lzw",
+            photometric="minisblack",
+            bigtiff=array.size >= 2**31,
+            metadata={"axes": "ZYX", **facts},
+        )
     return target

@@ -10,7 +10,7 @@ import numpy as np
 import tifffile
 
 from vesuvius.errors import PairingError, ShapeMismatchError, StorageError, VolumeFormatError
-from vesuvius.storage.files import drop, storage_errors
+from vesuvius.storage.files import whole_file
 from vesuvius.types import ByteVolume
 
 Zyx = tuple[int, int, int]
@@ -52,19 +52,15 @@ def write_submission(
         ShapeMismatchError: a mask of another shape than its volume.
         StorageError: the zip cannot be written.
     """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with storage_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # LZW is compressed already: storing it is as small and takes no time
-            with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-                for volume_id in sorted(expected):
-                    content = _tiff(volume_id, read_mask(volume_id), expected[volume_id])
-                    # a fixed date: the same masks give the same bytes
-                    archive.writestr(zipfile.ZipInfo(f"{volume_id}.tif"), content)
-            partial.replace(path)
-    finally:
-        drop(partial)
+    with (
+        whole_file(path, alone=True) as partial,
+        # LZW is compressed already: storing it is as small and takes no time
+        zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED, allowZip64=True) as archive,
+    ):
+        for volume_id in sorted(expected):
+            content = _tiff(volume_id, read_mask(volume_id), expected[volume_id])
+            # a fixed date: the same masks give the same bytes
+            archive.writestr(zipfile.ZipInfo(f"{volume_id}.tif"), content)
     return check_submission(path, expected)
 
 

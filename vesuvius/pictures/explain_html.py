@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vesuvius.pictures.page import page
-from vesuvius.pictures.style import write_atomic
+from vesuvius.storage.files import write_text
 
 Cell = str | float | int
 _STYLE = """
@@ -69,7 +69,7 @@ def write_report(
         _table(overview, names),
         *(_section(section) for section in sections),
     ]
-    return write_atomic(path, page(title, "\n".join(parts), style=_STYLE).encode())
+    return write_text(path, page(title, "\n".join(parts), style=_STYLE))
 
 
 def _section(section: Section) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from vesuvius.errors import RunFileError
-from vesuvius.pictures.style import write_atomic
+from vesuvius.storage.files import write_text
 
 Row = dict[str, float]
 """Metric name to value, with "step" and, where the logger knew it, "epoch"."""
@@ -93,9 +93,9 @@ def write_history(history: list[Row], folder: Path) -> None:
     writer = csv.DictWriter(text, fieldnames=names, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
-    write_atomic(Path(folder) / "history.csv", text.getvalue().encode())
+    write_text(Path(folder) / "history.csv", text.getvalue())
     finite = [
         {name: value if math.isfinite(value) else None for name, value in row.items()}
         for row in history
     ]
-    write_atomic(Path(folder) / "history.json", (json.dumps(finite, indent=1) + "\n").encode())
+    write_text(Path(folder) / "history.json", json.dumps(finite, indent=1) + "\n")

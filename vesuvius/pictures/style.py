@@ -1,12 +1,10 @@
-"""Colours, fonts and the atomic PNG writer that every picture shares.
+"""Colours, fonts and the PNG writer that every picture shares.
 
 Figures are made with `matplotlib.figure.Figure` and never with pyplot: no global state, no
 display, safe in a training process. Colours follow Okabe and Ito (2008), so that the three
 verdicts stay apart for colour-blind readers.
 """
 
-import contextlib
-import os
 from io import BytesIO
 from pathlib import Path
 
@@ -17,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from vesuvius.errors import ShapeMismatchError, StorageError
+from vesuvius.errors import ShapeMismatchError
+from vesuvius.storage.files import write_bytes
 from vesuvius.types import IGNORE, SURFACE
 
 RgbImage = npt.NDArray[np.uint8]
@@ -173,29 +172,8 @@ def new_figure(width_in: float, height_in: float) -> Figure:
     return Figure(figsize=(width_in, height_in), dpi=DPI, facecolor=PAPER)
 
 
-def write_atomic(path: Path, data: bytes) -> Path:
-    """Write bytes to `path` by way of a `.partial` sibling and return the path.
-
-    Raises:
-        StorageError: if the disk is full or the folder is not writable; no half file is left.
-    """
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        os.replace(partial, path)  # noqa: PTH105 (the one call that overwrites on every system)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # the first error is the one to report
-            partial.unlink(missing_ok=True)
-        raise StorageError(
-            f"cannot write '{path}': {error.strerror or error}; free space or choose another folder"
-        ) from error
-    return path
-
-
 def save_figure(figure: Figure, path: Path) -> Path:
     """Render a figure as PNG and write it atomically; return the path."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
-    return write_atomic(path, buffer.getvalue())
+    return write_bytes(path, buffer.getvalue())

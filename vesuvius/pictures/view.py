@@ -15,6 +15,7 @@ from vesuvius.errors import VolumeFormatError
 from vesuvius.pictures import style
 from vesuvius.pictures.page import inert_json, page
 from vesuvius.pictures.view_pack import Slab, pack
+from vesuvius.storage.files import write_bytes
 from vesuvius.types import ByteVolume
 
 _SCRIPTS = ("data.js", "paint.js", "planes.js", "panel.js")
@@ -100,7 +101,7 @@ def write_view(path: Path, content: bytes) -> Path:
     Raises:
         StorageError: the file cannot be written.
     """
-    return style.write_atomic(path, content)
+    return write_bytes(path, content)
 
 
 def _element(layer: str, slab: Slab) -> str:

@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
-from vesuvius.errors import StorageError
-from vesuvius.storage.files import drop
+from vesuvius.storage.files import whole_file
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -26,20 +25,13 @@ class AtomicCheckpointIO(CheckpointIO):
             StorageError: disk full or no permission; an older checkpoint of that name is kept.
         """
         del storage_options
-        target = Path(path)
-        partial = target.with_name(target.name + ".partial")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                torch.save(checkpoint, file)
-            partial.replace(target)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-            drop(partial)
-            raise StorageError(
-                f"Cannot write checkpoint {target}: {str(error).splitlines()[0]}. Free space or "
-                "choose another paths.log_dir; ckpt_path=auto goes on from the last whole "
-                "checkpoint."
-            ) from error
+        cure = (
+            "free space or choose another paths.log_dir; ckpt_path=auto goes on from the last "
+            "whole checkpoint"
+        )
+        whole = whole_file(Path(path), alone=True, cure=cure, also=RuntimeError)
+        with whole as partial, partial.open("wb") as file:
+            torch.save(checkpoint, file)  # tells a full disk by RuntimeError
 
     def load_checkpoint(
         self,

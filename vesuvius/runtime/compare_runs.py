@@ -10,8 +10,8 @@ from typing import Any
 from vesuvius.errors import RunFileError
 from vesuvius.pictures.history import Row, read_metrics
 from vesuvius.pictures.overlay import overlay_curves
-from vesuvius.pictures.style import write_atomic
 from vesuvius.runtime.run_table import flatten, read_json
+from vesuvius.storage.files import write_text
 
 Cell = str | float | None
 Table = tuple[list[str], list[list[Cell]]]
@@ -51,7 +51,7 @@ def compare_runs(folders: Sequence[Path], out: Path) -> dict[str, Table]:
         tables["Score of every volume"] = volume_difference(volumes)
     out.mkdir(parents=True, exist_ok=True)
     picture = overlay_curves(rows, out / "curves.png")
-    write_atomic(out / "compare.html", page(tables, picture).encode())
+    write_text(out / "compare.html", page(tables, picture))
     return tables
 
 

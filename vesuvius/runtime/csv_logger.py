@@ -7,6 +7,8 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
+from vesuvius.storage.files import whole_file
+
 
 class _AppendingWriter(ExperimentWriter):
     """Keeps an existing metrics.csv, which Lightning's own writer deletes."""
@@ -56,9 +58,7 @@ def drop_rows_from(path: Path, step: int) -> None:
         reader = csv.DictReader(file)
         names = list(reader.fieldnames or [])
         rows = [row for row in reader if row.get("step", "").isdigit() and int(row["step"]) < step]
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(rows)
-    partial.replace(path)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from vesuvius.pictures.style import write_atomic
+from vesuvius.storage.files import write_bytes
 
 Affine = npt.NDArray[np.float64]
 _FAR = 1.0
@@ -35,7 +35,7 @@ def write_class_meshes(
             path.unlink(missing_ok=True)
             continue
         content = trimesh.Trimesh(*mesh, process=False).export(file_type=path.suffix[1:])
-        write_atomic(path, content.encode() if isinstance(content, str) else content)
+        write_bytes(path, content.encode() if isinstance(content, str) else content)
         written.append(path.name)
     return written
 

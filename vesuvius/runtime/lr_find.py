@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from vesuvius.errors import ConfigError
 from vesuvius.runtime.hardware import resolve_trainer
 from vesuvius.runtime.memory_errors import training_memory
+from vesuvius.storage.files import write_text
 
 SMOOTHING = 0.9
 DIVERGED = 4.0
@@ -137,6 +138,4 @@ def write_table(result: RangeTest, path: Path) -> None:
     writer = csv.writer(text)
     writer.writerow(["lr", "loss"])
     writer.writerows(zip(result.rates, result.losses, strict=True))
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text.getvalue(), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, text.getvalue())

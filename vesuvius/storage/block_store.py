@@ -188,7 +188,7 @@ class BlockStore:
             for name, array in self.arrays.items():
                 place = (slice(None), *box) if array.lead else box
                 self.array(name, level)[place] = values[name]
-        write_json(self._record(index, level), self.figures(values), shared=True)
+        write_json(self._record(index, level), self.figures(values))
 
     def figures(self, values: Mapping[str, npt.NDArray[Any]]) -> Report:
         """Return whole numbers of one block; `report` gets their sums."""

@@ -15,49 +15,81 @@ import numpy as np
 from vesuvius.errors import StorageError, VesuviusError, VolumeFormatError
 
 
-def write_json(
-    path: str | os.PathLike[str], content: Mapping[str, Any], *, shared: bool = False
-) -> Path:
-    """Write strict JSON atomically; numbers that are not finite become null.
+@contextlib.contextmanager
+def whole_file(
+    path: Path, *, alone: bool = False, cure: str = "", also: type[Exception] = OSError
+) -> Iterator[Path]:
+    """Give a temporary path in the folder of `path`; renamed to it once the block is through.
+
+    A block that fails leaves an older file as it was and no temporary one, and its own error is
+    the one that is seen.
 
     Args:
         path: of the file; its folder is made if missing.
-        content: anything `plain_json` knows.
-        shared: several processes may write this file at once; the last one stays.
+        alone: no other process writes this file now. The temporary name is then `<name>.partial`:
+            what a killed run left of a large file is written over.
+        cure: what to do, instead of another output folder.
+        also: what a library raises instead of an OSError (torch: RuntimeError).
 
     Raises:
         StorageError: the disk is full or the folder cannot be written.
     """
-    target = Path(path)
-    own = f".{uuid.uuid4().hex}" if shared else ""
-    partial = target.with_name(f"{target.name}{own}.partial")
-    try:
-        with storage_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(plain_json(content), indent=2) + "\n", encoding="utf-8")
-            partial.replace(target)
-    finally:
-        drop(partial)
-    return target
+    own = "" if alone else f".{uuid.uuid4().hex[:12]}"
+    partial = path.with_name(f"{path.name}{own}.partial")
+    with storage_errors(path, cure=cure, also=also):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            partial.replace(path)
+        finally:
+            drop(partial)
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write a file, whole or not at all; see `whole_file`."""
+    with whole_file(path) as partial:
+        partial.write_bytes(content)
+    return path
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file, whole or not at all; see `whole_file`."""
+    return write_bytes(path, text.encode())
+
+
+def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> Path:
+    """Write strict JSON, whole or not at all; numbers that are not finite become null.
+
+    Args:
+        path: of the file; its folder is made if missing.
+        content: anything `plain_json` knows.
+
+    Raises:
+        StorageError: the disk is full or the folder cannot be written.
+    """
+    return write_text(Path(path), json.dumps(plain_json(content), indent=2) + "\n")
 
 
 @contextlib.contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError of the block into a StorageError that names the path."""
+def storage_errors(
+    path: Path, *, cure: str = "", also: type[Exception] = OSError
+) -> Iterator[None]:
+    """Turn an OSError (or `also`) of the block into a StorageError that names the path."""
     try:
         yield
-    except StorageError:
+    except VesuviusError:  # among them are OSErrors: a volume that is not there
         raise
-    except OSError as error:
-        raise storage_error(path, error) from error
+    except (OSError, also) as error:
+        raise storage_error(path, error, cure=cure) from error
 
 
-def storage_error(path: Path, error: OSError) -> StorageError:
+def storage_error(path: Path, error: Exception, *, cure: str = "") -> StorageError:
     """Return the error of a path that cannot be written."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    free = "free disk space or " if full else ""
+    number = getattr(error, "errno", None)
+    reason = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), repr(error))
+    free = "free disk space or " if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
     return StorageError(
-        f"cannot write {path}: {error.strerror or error}; {free}choose another output folder. "
+        f"cannot write {path}: {reason}; {cure or f'{free}choose another output folder'}. "
         "Nothing half-written is left; run again to resume"
     )
 

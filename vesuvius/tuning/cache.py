@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vesuvius.errors import StorageError
+from vesuvius.storage.files import whole_file
 
 Arrays = dict[str, npt.NDArray[Any]]
+
+_CURE = "free space, lower --cache-gb or choose another --cache"
 
 
 def key_of(*parts: str) -> str:
@@ -59,12 +61,9 @@ class StepCache:
         """
         if sum(array.nbytes for array in arrays.values()) > self.max_bytes:
             return
-        path = self.folder / f"{key}.npz"
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        with self._writing(partial):
-            with partial.open("wb") as stream:
-                np.savez(stream, **arrays)  # type: ignore[arg-type]
-            partial.replace(path)
+        whole = whole_file(self.folder / f"{key}.npz", cure=_CURE)
+        with whole as partial, partial.open("wb") as stream:
+            np.savez(stream, **arrays)  # type: ignore[arg-type]
         self._evict()
 
     def read_json(self, key: str) -> dict[str, Any] | None:
@@ -81,23 +80,8 @@ class StepCache:
         Raises:
             StorageError: the folder cannot be written.
         """
-        partial = self.folder / f"{key}.{os.getpid()}.partial"
-        with self._writing(partial):
+        with whole_file(self.folder / f"{key}.json", cure=_CURE) as partial:
             partial.write_text(json.dumps(content), encoding="utf-8")
-            partial.replace(self.folder / f"{key}.json")
-
-    @contextlib.contextmanager
-    def _writing(self, partial: Path) -> Any:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            yield
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
-            raise StorageError(
-                f"cannot write the cache '{self.folder}': {error.strerror or error}; free space, "
-                "lower --cache-gb or choose another --cache"
-            ) from error
 
     def _evict(self) -> None:
         """Delete the files used longest ago until the bound holds."""

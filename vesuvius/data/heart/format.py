@@ -30,8 +30,6 @@ Files of the original project hold the first nine keys but the normals; they are
 `geometry = None`. Source: vecset-heart specification, section 1.3.
 """
 
-import contextlib
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -42,7 +40,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vesuvius.errors import CaseFormatError, StorageError, VolumeNotFoundError
+from vesuvius.errors import CaseFormatError, VolumeNotFoundError
+from vesuvius.storage.files import whole_file
 from vesuvius.types import HEART_CLASSES
 
 FORMAT_VERSION = 1
@@ -144,18 +143,8 @@ def save_case(path: Path, case: HeartCase) -> None:
         CaseFormatError: the case contradicts the format.
     """
     check_case(case, str(path))
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            np.savez_compressed(file, **_arrays(case))  # type: ignore[arg-type]
-        partial.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise StorageError(
-            f"{path}: cannot be written ({error}); nothing was left there"
-        ) from error
+    with whole_file(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **_arrays(case))  # type: ignore[arg-type]
 
 
 def load_case(path: Path) -> HeartCase:

@@ -11,8 +11,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from vesuvius.data.splits import Split, split_volumes, write_text
+from vesuvius.data.splits import Split, split_volumes
 from vesuvius.errors import ConfigError, VolumeNotFoundError
+from vesuvius.storage.files import write_text
 
 
 def list_cases(root: Path) -> list[Path]:

@@ -1,6 +1,5 @@
 """Heart label maps: reading and checking NIfTI, writing it."""
 
-import contextlib
 import os
 import zlib
 from dataclasses import dataclass
@@ -16,10 +15,10 @@ from nibabel.spatialimages import HeaderDataError
 from vesuvius.errors import (
     ConfigError,
     LabelValueError,
-    StorageError,
     VolumeFormatError,
     VolumeNotFoundError,
 )
+from vesuvius.storage.files import drop, storage_errors
 
 Affine = npt.NDArray[np.float64]
 
@@ -76,17 +75,17 @@ def write_label_map(path: Path, labels: npt.NDArray[np.uint8], affine: Affine) -
         StorageError: the file cannot be written.
     """
     suffix = ".nii.gz" if path.name.endswith(".gz") else ".nii"
+    # no `whole_file`: nibabel insists on the suffix, and a hidden name is no label map
     partial = path.with_name(f".{path.name.removesuffix(suffix)}.{os.getpid()}.partial{suffix}")
     image = nib.Nifti1Image(labels, affine)
     image.header.set_xyzt_units("mm")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        nib.save(image, partial)
-        partial.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise StorageError(f"{path}: cannot be written ({error}); nothing is left there") from error
+    with storage_errors(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nib.save(image, partial)
+            partial.replace(path)
+        finally:
+            drop(partial)
 
 
 def find_label_maps(folder: Path, pattern: str = "*.nii.gz") -> list[Path]:

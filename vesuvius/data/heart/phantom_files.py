@@ -9,8 +9,8 @@ import numpy as np
 
 from vesuvius.data.heart.labels import write_label_map
 from vesuvius.data.heart.phantom import HeartPhantomSettings, make_heart
-from vesuvius.data.splits import write_text
 from vesuvius.errors import ConfigError
+from vesuvius.storage.files import write_text
 
 GENERATOR_VERSION = 1
 """Raised whenever the same settings and seed give other voxels."""

@@ -11,7 +11,8 @@ import numpy as np
 from vesuvius.data.petct.layout import FOLDERS
 from vesuvius.data.petct.phantom import PhantomSettings, draw_anatomy, draw_slice
 from vesuvius.data.petct.png import write_png
-from vesuvius.errors import ConfigError, StorageError
+from vesuvius.errors import ConfigError
+from vesuvius.storage.files import write_text
 
 RECORD = "phantom.json"
 
@@ -62,13 +63,7 @@ def _check_record(out: Path, identity: dict[str, Any]) -> None:
     if not path.is_file():
         if any((out / folder).is_dir() for folder in FOLDERS.values()):
             raise ConfigError(f"{out} holds slices that are no phantom's; choose a new folder.")
-        partial = path.with_name(RECORD + ".partial")
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
-            partial.replace(path)
-        except OSError as error:
-            raise StorageError(f"{path} cannot be written ({error}).") from error
+        write_text(path, json.dumps(identity, indent=2) + "\n")
         return
     known = json.loads(path.read_text(encoding="utf-8"))
     changed = [key for key in identity if known.get(key) != identity[key]]

@@ -7,7 +7,8 @@ from typing import Any
 import imagecodecs
 import numpy as np
 
-from vesuvius.errors import ShapeMismatchError, StorageError, VolumeFormatError, VolumeNotFoundError
+from vesuvius.errors import ShapeMismatchError, VolumeFormatError, VolumeNotFoundError
+from vesuvius.storage.files import write_bytes
 from vesuvius.types import ByteVolume
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -60,12 +61,4 @@ def write_png(path: Path, image: np.ndarray[Any, np.dtype[np.uint8]], *, level: 
     Raises:
         StorageError: the file cannot be written.
     """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(imagecodecs.png_encode(np.ascontiguousarray(image), level=level))
-        partial.replace(path)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written ({error}).") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    write_bytes(path, imagecodecs.png_encode(np.ascontiguousarray(image), level=level))

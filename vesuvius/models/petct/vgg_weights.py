@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vesuvius.errors import CheckpointError, StorageError
+from vesuvius.errors import CheckpointError
+from vesuvius.storage.files import whole_file
 
 GREY = (0.299, 0.587, 0.114)
 """Weights of R, G, B in grey (ITU-R BT.601)."""
@@ -101,20 +102,13 @@ def strip_vgg19(source: Path, target: Path) -> str:
         StorageError: the target cannot be written.
     """
     tensors, _ = read_rgb(source)
-    partial = target.with_name(target.name + ".partial")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(target, also=RuntimeError) as partial:  # of torch, on a full disk
         if target.suffix == ".safetensors":
             from safetensors.torch import save_file
 
             save_file({k: v.contiguous() for k, v in tensors.items()}, partial)
         else:
             torch.save({k: v.clone() for k, v in tensors.items()}, partial)
-        partial.replace(target)
-    except (OSError, RuntimeError) as error:
-        raise StorageError(f"{target} cannot be written ({error}).") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return file_sha256(target)
 
 

@@ -115,7 +115,7 @@ def solve_block(block: Block, job: Job) -> Solved:
             low=int(present.min()) if present.size else None,
             high=int(present.max()) if present.size else None,
         )  # fmt: skip
-    write_json(job.solved(block.number).with_suffix(".json"), asdict(solved), shared=True)
+    write_json(job.solved(block.number).with_suffix(".json"), asdict(solved))
     return solved
 
 
@@ -143,7 +143,7 @@ def link_block(task: tuple[Block, list[Block]], job: Job) -> list[Link]:
         link = vote(block.number, other.number, levels[0], levels[1])
         if link is not None:
             links.append(link)
-    write_json(record, {"links": [asdict(link) for link in links]}, shared=True)
+    write_json(record, {"links": [asdict(link) for link in links]})
     return links
 
 

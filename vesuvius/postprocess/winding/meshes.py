@@ -8,7 +8,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from vesuvius.errors import ConfigError
-from vesuvius.storage.files import drop, storage_errors
+from vesuvius.storage.files import write_bytes
 from vesuvius.types import FloatVolume, LabelVolume
 
 
@@ -96,7 +96,7 @@ def write_obj(mesh: SheetMesh, path: Path, *, voxel_size_um: float = 1.0) -> Non
     lines += [f"vt {w:.4f} 0" for w in mesh.winding]
     lines += [f"vn {x:.4f} {y:.4f} {z:.4f}" for x, y, z in mesh.normals[:, ::-1]]
     lines += [f"f {a}/{a}/{a} {b}/{b}/{b} {c}/{c}/{c}" for a, b, c in mesh.faces + 1]
-    _write(path, ("\n".join(lines) + "\n").encode())
+    write_bytes(path, ("\n".join(lines) + "\n").encode())
 
 
 def write_ply(mesh: SheetMesh, path: Path, *, voxel_size_um: float = 1.0) -> None:
@@ -114,7 +114,7 @@ def write_ply(mesh: SheetMesh, path: Path, *, voxel_size_um: float = 1.0) -> Non
     rows = np.concatenate([xyz, mesh.normals[:, ::-1], winding], 1).astype("<f4")
     faces = np.empty(len(mesh.faces), np.dtype([("n", "u1"), ("v", "<i4", 3)]))
     faces["n"], faces["v"] = 3, mesh.faces
-    _write(path, ("\n".join(header) + "\n").encode() + rows.tobytes() + faces.tobytes())
+    write_bytes(path, ("\n".join(header) + "\n").encode() + rows.tobytes() + faces.tobytes())
 
 
 def write_mesh(mesh: SheetMesh, path: Path, *, voxel_size_um: float = 1.0) -> None:
@@ -128,13 +128,3 @@ def write_mesh(mesh: SheetMesh, path: Path, *, voxel_size_um: float = 1.0) -> No
     if path.suffix not in writers:
         raise ConfigError(f"mesh format {path.suffix!r} of {path}; expected .obj or .ply")
     writers[path.suffix](mesh, path, voxel_size_um=voxel_size_um)
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with storage_errors(path):
-            partial.write_bytes(content)
-            partial.replace(path)
-    finally:
-        drop(partial)
