@@ -45,7 +45,7 @@ def whole_file(
             drop(partial)
 
 
-def write_bytes(path: Path, content: bytes) -> Path:
+def write_bytes(path: Path, content: bytes | bytearray) -> Path:
     """Write a file, whole or not at all; see `whole_file`."""
     with whole_file(path) as partial:
         partial.write_bytes(content)

@@ -180,4 +180,4 @@ def test_too_large_pages_are_reduced_with_a_word(scan, tmp_path, capsys):
 def test_an_output_below_a_file_is_one_message(scan, tmp_path, capsys):
     (tmp_path / "file").write_text("x")
     assert main(["view", str(scan), "--out", str(tmp_path / "file" / "v.html")]) == 2
-    assert "cannot write '" in capsys.readouterr().err
+    assert f"cannot write {tmp_path / 'file' / 'v.html'}: File exists" in capsys.readouterr().err

@@ -1,11 +1,9 @@
-"""Colours and the atomic writer."""
-
-import os
+"""Colours and checks that every picture shares."""
 
 import numpy as np
 import pytest
 
-from vesuvius.errors import ShapeMismatchError, StorageError
+from vesuvius.errors import ShapeMismatchError
 from vesuvius.pictures import style
 
 
@@ -67,17 +65,3 @@ def test_shape_mismatch_names_argument_and_shapes():
 def test_batch_instead_of_volume_is_explained():
     with pytest.raises(ShapeMismatchError, match=r"shape \(1, 4, 5, 6\); expected a volume"):
         style.check_same_shape("image", image=np.zeros((1, 4, 5, 6)))
-
-
-def test_failed_write_leaves_the_old_file_and_no_partial(tmp_path, monkeypatch):
-    path = tmp_path / "a.png"
-    path.write_bytes(b"old")
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(StorageError, match=r"cannot write '.*a\.png': No space left on device"):
-        style.write_atomic(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
