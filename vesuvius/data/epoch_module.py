@@ -10,6 +10,7 @@ Lightning is not imported, which would cost each of them seconds.
 
 import math
 from collections.abc import Callable, Iterator
+from numbers import Integral
 from typing import Any
 
 from lightning import LightningDataModule
@@ -47,11 +48,16 @@ class EpochDataModule(LightningDataModule):
         collate: Callable[[Any], Any] | None = None,
     ) -> None:
         super().__init__()
-        low = {"batch_size": (batch_size, 1), "num_workers": (num_workers, 0)}
-        low |= {"prefetch_factor": (1 if prefetch_factor is None else prefetch_factor, 1)}
+        low: dict[str, tuple[Any, int]] = {
+            "batch_size": (batch_size, 1),
+            "num_workers": (num_workers, 0),
+            "prefetch_factor": (1 if prefetch_factor is None else prefetch_factor, 1),
+        }
         for name, (value, least) in low.items():
-            if value < least:
-                raise ConfigError(f"data.{name} is {value}; expected {least} or more")
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+                raise ConfigError(
+                    f"data.{name} is {value!r}; expected a whole number, {least} or more"
+                )
         if start_method not in ("forkserver", "spawn"):
             raise ConfigError(
                 f"start_method is {start_method!r}; expected forkserver or spawn (forked workers "

@@ -1,6 +1,7 @@
 """A volume, or a box of it, that is sliced like an array."""
 
 from collections.abc import Sequence
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -33,19 +34,23 @@ class RegionView:
     def __init__(self, volume: Volume, region_zyx: Sequence[Sequence[int]] | None = None) -> None:
         self.volume = volume
         whole = volume.shape_zyx
-        pairs = [[0, n] for n in whole] if region_zyx is None else [list(p) for p in region_zyx]
+        given = [[0, n] for n in whole] if region_zyx is None else region_zyx
+        try:
+            pairs = [[index(end) for end in pair] for pair in given]
+        except TypeError:  # a number in place of a pair, or one that is not whole
+            pairs = []
         inside = len(pairs) == 3 and all(
             len(pair) == 2 and 0 <= pair[0] < pair[1] <= n
             for pair, n in zip(pairs, whole, strict=False)
         )
         if not inside:
             raise ConfigError(
-                f"region_zyx={pairs} is no box of {volume.source}, whose level {volume.level} has "
+                f"region_zyx={given} is no box of {volume.source}, whose level {volume.level} has "
                 f"shape {whole}; expected [[z0,z1],[y0,y1],[x0,x1]] with 0 <= z0 < z1 <= {whole[0]}"
             )
         (z0, z1), (y0, y1), (x0, x1) = pairs
-        self.origin_zyx: Zyx = (int(z0), int(y0), int(x0))
-        self.shape: Zyx = (int(z1 - z0), int(y1 - y0), int(x1 - x0))
+        self.origin_zyx: Zyx = (z0, y0, x0)
+        self.shape: Zyx = (z1 - z0, y1 - y0, x1 - x0)
         self.dtype: np.dtype[Any] = volume.dtype
 
     @property

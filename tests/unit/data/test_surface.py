@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vesuvius.data.epoch_module import EpochSampler
+from vesuvius.data.epoch_module import EpochDataModule, EpochSampler
 from vesuvius.data.prepare import PrepareOptions, prepare_volume
 from vesuvius.data.sources import find_items
 from vesuvius.data.splits import load_split, split_volumes
@@ -256,7 +256,7 @@ def test_bad_split_files(tmp_path, text, message):
     [
         ({"patch_zyx": (64, 64, 64)}, "patch_zyx [64, 64, 64] is larger than every volume"),
         ({"patch_zyx": (8, 8)}, "patch_zyx is [8, 8]; expected three positive sizes"),
-        ({"batch_size": 0}, "batch_size is 0; expected 1 or more"),
+        ({"batch_size": 0}, "batch_size is 0; expected a whole number, 1 or more"),
         ({"positive_share": 1.5}, "positive_share is 1.5; expected 0 to 1"),
         ({"augment": "rot"}, "augment is 'rot'; expected one of"),
         ({"start_method": "fork"}, "start_method is 'fork'; expected forkserver or spawn"),
@@ -270,6 +270,16 @@ def test_bad_arguments(prepared, options, text):
     with pytest.raises(ConfigError) as caught:
         SurfaceDataModule(prepared, **{"patch_zyx": PATCH, **options}).setup()
     assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["2", 1.5, True, -1])
+@pytest.mark.parametrize("name", ["batch_size", "num_workers", "prefetch_factor"])
+def test_what_is_no_whole_number_is_told_with_its_key(name, value):
+    with pytest.raises(ConfigError) as caught:
+        EpochDataModule(**{"batch_size": 1, name: value})
+    least = 0 if name == "num_workers" else 1
+    told = f"data.{name} is {value!r}; expected a whole number, {least} or more"
+    assert str(caught.value) == told
 
 
 def test_patch_larger_than_every_volume_can_be_asked_for(prepared, caplog):

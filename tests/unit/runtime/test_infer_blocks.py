@@ -70,8 +70,21 @@ def test_a_coarse_mask_in_the_coordinates_of_the_region(tmp_path):
         occupied_by(tmp_path / "odd.npy", image)
 
 
-@pytest.mark.parametrize("region", [[[0, 5], [0, 5]], [[5, 5], [0, 5], [0, 5]], [[0, 21]] * 3])
+@pytest.mark.parametrize(
+    "region",
+    [
+        [[0, 5], [0, 5]],
+        [[5, 5], [0, 5], [0, 5]],
+        [[0, 21]] * 3,
+        [1, 2, 3],
+        [[0, 2.5]] * 3,
+        [["0", "5"]] * 3,
+        7,
+    ],
+)
 def test_a_region_that_is_none(tmp_path, region):
     np.save(tmp_path / "v.npy", np.zeros((20, 20, 22), np.uint8))
-    with pytest.raises(ConfigError, match=r"region_zyx=.* is no box of .*v\.npy"):
+    message = r" is no box of .*v\.npy.*; expected \[\[z0,z1\]"
+    with pytest.raises(ConfigError, match=message) as caught:
         RegionView(Volume(tmp_path / "v.npy"), region)
+    assert str(caught.value).startswith(f"region_zyx={region} is")
