@@ -9,7 +9,9 @@ HELP = "write one mesh per sheet (PLY or OBJ) of a Zarr that `vesuvius winding` 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("labels", type=Path, help="Zarr of `vesuvius winding`")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the meshes")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for the meshes; refused if it holds some"
+    )
     parser.add_argument("--format", choices=("ply", "obj"), default="ply")
     parser.add_argument("--smallest", type=int, default=200, help="skip sheets below, voxels")
     parser.add_argument("--voxel-size-um", type=float, default=1.0, help="scale of the meshes")
@@ -29,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
     if not 0 < args.voxel_size_um < float("inf"):
         raise ConfigError(f"--voxel-size-um is {args.voxel_size_um}; expected a number above 0")
     field, labels = open_solved(args.labels)
+    _refuse_meshes(args.out)
     with storage_errors(args.out):
         args.out.mkdir(parents=True, exist_ok=True)
     sizes = np.bincount(labels.ravel())
@@ -46,3 +49,15 @@ def run(args: argparse.Namespace) -> int:
         draw_sheets(args.out / "sheets.png", labels=labels, field=field)
     print(f"{written} sheets, {faces} triangles -> {args.out}")
     return 0
+
+
+def _refuse_meshes(out: Path) -> None:
+    """Raise StorageError if the folder holds meshes: of another solve, they name other sheets."""
+    from vesuvius.errors import StorageError
+
+    found = sorted(p.name for kind in ("ply", "obj") for p in out.glob(f"sheet_*.{kind}"))
+    if found:
+        raise StorageError(
+            f"{out} holds meshes already ({len(found)}, {found[0]} the first), whose numbers would "
+            "mix with the new ones; remove them or choose another --out"
+        )

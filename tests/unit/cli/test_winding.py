@@ -48,6 +48,14 @@ def test_prediction_to_labels_to_meshes(prediction, tmp_path, capsys):
     assert abs(len(meshes) - report["sheets"]) <= 2  # specks of sheets at the rim have none
     assert (tmp_path / "m" / "sheets.png").stat().st_size > 10_000
     assert not list((tmp_path / "m").glob("*partial*"))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "m").iterdir()}
+    capsys.readouterr()
+    for kind in ("ply", "obj"):  # numbers of another solve name other sheets
+        words = ["sheets", str(out), "--out", str(tmp_path / "m"), "--format", kind]
+        assert main([*words, "--smallest", "10000"]) == 2
+        told = f"m holds meshes already ({len(meshes)}, sheet_0001.ply the first)"
+        assert told in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "m").iterdir()} == before
 
 
 def test_longer_volumes_go_through_blocks(prediction, tmp_path, capsys):
