@@ -1,9 +1,10 @@
-"""Small Kaggle-layout folders and prepared stores."""
+"""Small Kaggle-layout folders, prepared stores, a scroll with absent chunks."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
+from http_volumes import serve
 
 from vesuvius.data.prepare import PrepareOptions, prepare_volume
 from vesuvius.data.sources import SourceItem, find_items
@@ -35,6 +36,22 @@ def write_kaggle(root: Path, num: int = 5) -> Path:
 @pytest.fixture
 def kaggle(tmp_path):
     return write_kaggle(tmp_path / "source")
+
+
+@pytest.fixture
+def scroll(tmp_path):
+    """Image and label of `<tmp_path>/data`, mostly absent chunks."""
+    from sparse_volumes import write_scroll  # imports Lightning
+
+    return write_scroll(tmp_path / "data")
+
+
+@pytest.fixture
+def server(tmp_path):
+    """`<tmp_path>/data` over HTTP: what was asked for, and faults to be set."""
+    (tmp_path / "data").mkdir(exist_ok=True)
+    with serve(tmp_path / "data") as state:
+        yield state
 
 
 @pytest.fixture(scope="session")

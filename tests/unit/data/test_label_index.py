@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import zarr
-from http_volumes import serve
 from sparse_volumes import (
     blocks_of,
     check_crops,
@@ -12,25 +11,12 @@ from sparse_volumes import (
     make_arrays,
     module_of,
     there,
-    write_scroll,
 )
 
 from vesuvius.data import label_index
 from vesuvius.errors import RemoteReadError
 
 pytest.importorskip("obstore")
-
-
-@pytest.fixture
-def scroll(tmp_path):
-    return write_scroll(tmp_path / "data")
-
-
-@pytest.fixture
-def server(tmp_path):
-    (tmp_path / "data").mkdir(exist_ok=True)
-    with serve(tmp_path / "data") as state:
-        yield state
 
 
 @pytest.mark.parametrize("place", ["here", "there"])

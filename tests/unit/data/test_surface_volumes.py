@@ -8,7 +8,6 @@ import sys
 import numpy as np
 import pytest
 import zarr
-from http_volumes import serve
 from sparse_volumes import (
     SHAPE,
     blocks_of,
@@ -20,7 +19,6 @@ from sparse_volumes import (
     there,
     write_label,
     write_ome,
-    write_scroll,
 )
 
 from vesuvius.errors import (
@@ -32,18 +30,6 @@ from vesuvius.errors import (
 )
 
 pytest.importorskip("obstore")
-
-
-@pytest.fixture
-def scroll(tmp_path):
-    return write_scroll(tmp_path / "data")
-
-
-@pytest.fixture
-def server(tmp_path):
-    (tmp_path / "data").mkdir(exist_ok=True)
-    with serve(tmp_path / "data") as state:
-        yield state
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
