@@ -298,6 +298,12 @@ def _differing(stored: Mapping[str, Any], work: Mapping[str, Any]) -> str:
     return ", ".join([*keys, f"settings ({inner})"])
 
 
+def remove_unfinished(path: Path) -> None:
+    """Delete the store in the making at `path` and its records."""
+    for part in (".unfinished", ".blocks"):
+        shutil.rmtree(path.with_name(path.name + part), ignore_errors=True)
+
+
 def remove_leftovers(path: Path) -> None:
     """Delete the records of a store that was finished just before its process was killed."""
     if path.is_dir() and not path.with_name(path.name + ".unfinished").exists():

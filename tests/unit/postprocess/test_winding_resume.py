@@ -16,7 +16,7 @@ import pytest
 import zarr
 
 from benchmarks.winding_cases import DEFAULT, make_case
-from vesuvius.errors import ConfigError, StorageError
+from vesuvius.errors import ConfigError, StorageError, VolumeFormatError
 from vesuvius.postprocess.winding import MaskSettings
 from vesuvius.postprocess.winding.blocks import solve_blocks
 from vesuvius.postprocess.winding.workers import make_workers
@@ -87,6 +87,30 @@ def test_other_settings_and_other_processes_are_refused(undisturbed, tmp_path):
             solve_blocks(source, out, **HOW)
 
 
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_of_a_prediction_with_nan_nothing_is_kept(undisturbed, tmp_path, workers):
+    if workers > 1:
+        pytest.importorskip("distributed")
+    source, expected = undisturbed
+    stored = zarr.open_group(source, mode="r")["probability"][:]
+    values = stored.astype(np.float32) / np.float32(255)
+    values[3, 5, 150:152] = np.nan  # in the last block
+    written = zarr.open_group(tmp_path / "p.zarr", mode="w")
+    array = written.create_array("probability", data=values)
+    with pytest.raises(VolumeFormatError) as caught:
+        solve_blocks(tmp_path / "p.zarr", tmp_path / "w.zarr", **HOW, workers=workers)
+    text = str(caught.value)
+    place = f"{tmp_path / 'p.zarr'}, voxels [0:32, 0:40, 96:160]"
+    assert text.startswith(f"{place}: probability holds 2 NaN or infinite voxels")
+    assert "Nothing solved of this prediction is kept: write it anew" in text
+    assert [path.name for path in tmp_path.iterdir()] == ["p.zarr"]
+    array[:] = stored.astype(np.float32) / np.float32(255)
+    assert solve_blocks(tmp_path / "p.zarr", tmp_path / "w.zarr", **HOW).before == 0
+    found, known = (zarr.open_group(p, mode="r") for p in (tmp_path / "w.zarr", expected))
+    for name in ("field", "labels/sheets/0"):
+        np.testing.assert_array_equal(found[name][:], known[name][:])
+
+
 _CHILD = """
 import os, signal, sys
 from pathlib import Path
@@ -109,9 +133,9 @@ def here(name):
 
 write_json, replace_folder = block_tasks.write_json, block_store.replace_folder
 replace, rename = local.Path.replace, Path.rename
-def recorded(path, content, **how):
+def recorded(path, content):
     here("before-" + path.parent.name)
-    write_json(path, content, **how)
+    write_json(path, content)
     here("after-" + path.parent.name)
 def replaced(source, target):
     if "/c/" in str(target): here("shard" if ".unfinished" in str(target) else "array")

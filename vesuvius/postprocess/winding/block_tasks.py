@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
+from vesuvius.errors import VolumeFormatError
 from vesuvius.postprocess.winding.numbering import NO_LEVEL
 from vesuvius.postprocess.winding.plan import Block, common, moved
 from vesuvius.postprocess.winding.result import winding_field
@@ -23,6 +24,10 @@ from vesuvius.postprocess.winding.store import SheetStore, open_probability, rea
 from vesuvius.storage.files import write_json
 
 Zyx = tuple[int, int, int]
+
+
+class BadPredictionError(VolumeFormatError):
+    """A block holds values that are none of a prediction: all of it must be written anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,12 @@ def read_solved(job: Job, number: int) -> Solved | None:
 
 
 def solve_block(block: Block, job: Job) -> Solved:
-    """Solve one block of the prediction; leave its levels, and the field of its core."""
+    """Solve one block of the prediction; leave its levels, and the field of its core.
+
+    Raises:
+        BadPredictionError: NaN, or values out of range.
+        VolumeFormatError: a chunk is damaged.
+    """
     known = read_solved(job, block.number)
     if known is not None:
         return known
@@ -98,10 +108,14 @@ def solve_block(block: Block, job: Job) -> Solved:
     if not volume.any():
         solved = Solved(0.0, fallback=False, empty=True, low=None, high=None)
     else:
-        result = winding_field(
-            volume, normals, settings=job.settings, mask_settings=job.mask_settings,
-            threads=job.threads, device=job.device,
-        )  # fmt: skip
+        try:
+            result = winding_field(
+                volume, normals, settings=job.settings, mask_settings=job.mask_settings,
+                threads=job.threads, device=job.device,
+            )  # fmt: skip
+        except VolumeFormatError as error:
+            place = ", ".join(f"{part.start}:{part.stop}" for part in block.box())
+            raise BadPredictionError(f"{job.source}, voxels [{place}]: {error}") from error
         level = np.full(volume.shape, NO_LEVEL, np.int32)
         if not result.fallback:
             mask = result.mask > 0

@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from vesuvius.errors import StorageError
+from vesuvius.errors import StorageError, VolumeFormatError
 from vesuvius.postprocess.winding.block_tasks import (
+    BadPredictionError,
     Job,
     Part,
     Solved,
@@ -39,6 +40,7 @@ from vesuvius.postprocess.winding.store import (
     refuse_existing,
 )
 from vesuvius.postprocess.winding.workers import Workers, make_workers
+from vesuvius.storage.block_store import remove_unfinished
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -113,6 +115,7 @@ def solve_blocks(
     """Write field, labels and mask of a prediction of any size to one OME-Zarr folder.
 
     Interrupted or killed, it leaves `<out>.unfinished` and `<out>.blocks`; the same call goes on.
+    After NaN it leaves nothing: blocks of that prediction do not fit those of the next.
 
     Args:
         source: prediction, a Zarr group with `probability` (and `normals`).
@@ -145,7 +148,7 @@ def solve_blocks(
     decisive = decisive_settings(source, device, settings, mask_settings)
     decisive |= {"block": block, "overlap": overlap}
     start = time.perf_counter()
-    with make_workers(workers, dask) as pool:
+    with _nothing_kept_of_a_bad_prediction(out), make_workers(workers, dask) as pool:
         store = SheetStore(out, source, settings=decisive, provenance=provenance, shard=shard)
         job = Job(source, store, settings, mask_settings, device, threads)
         run = _Stages(pool, progress, math.prod(store.shape_zyx))
@@ -163,6 +166,19 @@ def solve_blocks(
         empty=sum(s.empty for s in solved), links=links, broken=broken, places=places,
         before=len(known), seconds=seconds, voxels_per_s=run.voxels / seconds,
     )  # fmt: skip
+
+
+@contextmanager
+def _nothing_kept_of_a_bad_prediction(out: Path) -> Iterator[None]:
+    """Delete what is solved when a block is found bad, after the workers are gone."""
+    try:
+        yield
+    except BadPredictionError as error:
+        remove_unfinished(out)
+        raise VolumeFormatError(
+            f"{error}. Nothing solved of this prediction is kept: write it anew, then run the same "
+            "command"
+        ) from error
 
 
 @contextmanager

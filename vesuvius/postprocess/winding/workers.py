@@ -74,7 +74,7 @@ def _result(future: Any) -> Any:
             f"a block ended its Dask worker several times ({error}); if memory ran out, take a "
             "smaller --block or fewer --workers. What is finished is kept: run again to go on"
         ) from error
-    except (CancelledError, dask.CommClosedError) as error:
+    except (CancelledError, dask.comm.CommClosedError) as error:
         raise SolverError(
             f"the Dask scheduler is gone ({error}). What is finished is kept: run again to go on"
         ) from error
