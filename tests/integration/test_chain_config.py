@@ -56,3 +56,9 @@ def test_winding_runs_as_a_step(compose_config, tmp_path):
     assert result.labels is not None
     assert np.array_equal(result.labels > 0, result.mask > 0)
     assert result.mask[16, 20, 9] == 1
+
+
+def test_a_light_gaussian_comes_before_the_winding_solver(compose_config, tmp_path):
+    chain = built(compose_config, tmp_path, "postprocess=chain_smooth_winding")
+    assert [name for name, _ in chain.steps] == ["gaussian", "winding"]
+    assert dict(chain.steps)["gaussian"].sigma == (0.8, 0.8, 0.8)
