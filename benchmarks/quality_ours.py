@@ -57,11 +57,11 @@ ABLATIONS: dict[str, list[str]] = {
     "surface_dice": [*QUICK, TERM.format("surface_dice")],
     "separation": [*QUICK, TERM.format("separation")],
     # optimization
-    "lr1e-3": [*QUICK, "optimizer.lr=1e-3"],
-    "lr6e-3": [*QUICK, "optimizer.lr=6e-3"],
+    "lr3e-3": [*QUICK, "optimizer.lr=3e-3"],
+    "lr1e-2": [*QUICK, "optimizer.lr=1e-2"],
     "no_warmup": [*QUICK, "scheduler.warmup_share=0"],
     "batch1": [*QUICK, "data.batch_size=1", "model.norm=instance"],
-    "muon": [*QUICK, "optimizer=muon"],
+    "adamw": [*QUICK, "optimizer=adamw", "optimizer.lr=3e-3"],
     "ema": [*QUICK, "callbacks=[speed,checkpoint,ema]", "callbacks.ema.decay=0.99"],
     # data
     "cube": [*QUICK, "data.augment=cube"],
