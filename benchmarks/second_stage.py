@@ -8,10 +8,12 @@ stage trained for all four periods says what the time would have brought without
 What is finished is kept in `--folder`: the same command goes on.
 
     python -m benchmarks.second_stage --minutes 2
+    python -m benchmarks.second_stage --minutes 2 --second-minutes 8 --only refine
 """
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -57,7 +59,13 @@ def first_stage(data: Path, folder: Path, *, minutes: float, seed: int) -> list[
 
 
 def evaluate(
-    folder: Path, *, minutes: float, seed: int, num_val: int
+    folder: Path,
+    *,
+    minutes: float,
+    second_minutes: float,
+    stages: Sequence[str],
+    seed: int,
+    num_val: int,
 ) -> dict[str, dict[str, float]]:
     """Return the scores of every row."""
     data = folder / "phantom"
@@ -80,10 +88,12 @@ def evaluate(
         [*QUICK, f"data.root={root}", f"seed={seed}"], long, minutes=minutes * (FOLDS + 1)
     )  # fmt: skip
     score("first stage, all the time", [long])
-    for name, overrides in STAGES.items():
-        run = folder / name.replace(", ", "_")
-        options = [*overrides, *COMMON, f"data.root={root}", f"data.prior_root={folder / 'oof'}"]
-        cost = train_ours([*options, f"seed={seed}"], run, minutes=minutes)
+    for stage in stages:
+        name = stage if second_minutes == minutes else f"{stage}, {second_minutes:g} min"
+        run = folder / name.replace(", ", "_").replace(" ", "_")
+        options = [*STAGES[stage], *COMMON, f"data.root={root}", f"seed={seed}"]
+        options.append(f"data.prior_root={folder / 'oof'}")
+        cost = train_ours(options, run, minutes=second_minutes)
         score(name, [run], f"prior={folder / 'predictions' / 'first_stage'}")
         rows[name]["steps"] = cost["steps"]
     return rows
@@ -94,14 +104,21 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=float, default=2.0, help="of each training")
+    parser.add_argument("--second-minutes", type=float, help="of a second stage instead")
+    parser.add_argument("--only", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--val", type=int, default=8, help="validation volumes that are scored")
     parser.add_argument("--folder", type=Path, default=Path("quality_runs"))
     args = parser.parse_args()
     torch.set_num_threads(1)
     rows = evaluate(
-        args.folder.resolve(), minutes=args.minutes, seed=args.seed, num_val=args.val
-    )  # fmt: skip
+        args.folder.resolve(),
+        minutes=args.minutes,
+        second_minutes=args.second_minutes or args.minutes,
+        stages=args.only,
+        seed=args.seed,
+        num_val=args.val,
+    )
     print("| stage | " + " | ".join(COLUMNS.values()) + " |")
     print("|---|" + "---|" * len(COLUMNS))
     for name, row in rows.items():
