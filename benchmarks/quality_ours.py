@@ -36,10 +36,12 @@ BASE = ["data=surface_zarr", "data.batch_size=2", "data.val_share=0"]
 QUICK = ["experiment=quick", "data.val_share=0"]
 OURS: dict[str, list[str]] = {"ours": QUICK, "default": BASE}
 """Contestants that are trained by `train.py`: name -> overrides."""
+ANISOTROPIC = "[[2,2,2],[1,2,2],[1,2,2],[1,2,2]]"
 TERM = "loss/term=[dice,bce,normal,{}]"
 ABLATIONS: dict[str, list[str]] = {
     # network and precision
     "width16": [*QUICK, "model.n_filters=16"],
+    "z_pooled_once": [*QUICK, f"model.strides_zyx={ANISOTROPIC}"],
     "instance_norm": [*QUICK, "model.norm=instance"],
     "resenc_s": [*QUICK, "~model.n_filters", "model=resenc_s"],
     "fp32": [*QUICK, "trainer.precision=32-true"],
@@ -47,6 +49,7 @@ ABLATIONS: dict[str, list[str]] = {
     "deep_supervision": [*QUICK, "model.deep_supervision=2", "loss=surface_deep"],
     "sdf": [*QUICK, "model.sdf_distance=4", "loss/term=[sdf,dice,normal]", "~loss.term.bce"],
     # loss
+    "pos_weight1.5": [*QUICK, "loss.term.bce.fn.pos_weight=1.5"],
     "pos_weight10": [*QUICK, "loss.term.bce.fn.pos_weight=10"],
     "ignore_as_background": [*QUICK, "data.ignore_as_background=true"],
     "medial_recall": [*QUICK, TERM.format("medial_recall")],
