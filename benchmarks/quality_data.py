@@ -1,6 +1,6 @@
 """Phantoms and scores of `quality.py`: the same volumes and the same judge for every contestant."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,6 +104,6 @@ def score_volume(
     }
 
 
-def mean_scores(rows: list[Mapping[str, float]]) -> dict[str, float]:
+def mean_scores(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return the mean of each score over volumes."""
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
