@@ -37,13 +37,14 @@ QUICK = ["experiment=quick", "data.val_share=0"]
 OURS: dict[str, list[str]] = {"ours": QUICK, "default": BASE}
 """Contestants that are trained by `train.py`: name -> overrides."""
 ANISOTROPIC = "[[2,2,2],[1,2,2],[1,2,2],[1,2,2]]"
+RESENC = "[[1,1,1],[2,2,2],[1,2,2],[2,2,2],[1,2,2]]"  # its own, where the recipe has four
 TERM = "loss/term=[dice,bce,normal,{}]"
 ABLATIONS: dict[str, list[str]] = {
     # network and precision
     "width16": [*QUICK, "model.n_filters=16"],
     "z_pooled_once": [*QUICK, f"model.strides_zyx={ANISOTROPIC}"],
     "instance_norm": [*QUICK, "model.norm=instance"],
-    "resenc_s": [*QUICK, "~model.n_filters", "model=resenc_s"],
+    "resenc_s": [*QUICK, "model=resenc_s", "~model.n_filters", f"model.strides_zyx={RESENC}"],
     "fp32": [*QUICK, "trainer.precision=32-true"],
     "no_normals": [*QUICK, "loss/term=[dice,bce]", "model.normals_head=false"],
     "deep_supervision": [*QUICK, "model.deep_supervision=2", "loss=surface_deep"],
