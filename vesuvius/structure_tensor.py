@@ -12,6 +12,8 @@ from torch import Tensor
 
 PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 """Components of a symmetric tensor in the order in which they are kept: zz, yy, xx, zy, zx, yx."""
+SMOOTHING = 3
+"""Side in voxels of the box over which a field is summed before its gradient is taken."""
 BLOCK = 2
 """Side in voxels of the blocks over which products are averaged first."""
 LEAST_GRADIENT = 0.5 / 255
@@ -63,11 +65,11 @@ def structure_tensor(
 ) -> Float[Tensor, "b 6 bz by bx"]:
     """Return the structure tensor of each block of 2^3 voxels, in the order of `PAIRS`.
 
-    The field is smoothed over 3^3 voxels first: differences of a binary mask are 0 or 1/2 and bias
-    oblique normals by 7 degrees. Products are averaged over blocks, then summed over
+    The field is smoothed over `SMOOTHING`^3 voxels first: differences of a binary mask are 0 or 1/2
+    and bias oblique normals by 7 degrees. Products are averaged over blocks, then summed over
     `window_blocks`^3 blocks: eight times less work than a box average at full resolution.
     """
-    gradient = mask_gradient(box_sum(surface, 3), valid)
+    gradient = mask_gradient(box_sum(surface, SMOOTHING), valid)
     products = [
         F.avg_pool3d(gradient[:, i : i + 1] * gradient[:, j : j + 1], BLOCK, ceil_mode=True)
         for i, j in PAIRS
@@ -115,8 +117,10 @@ def normal_field(
     blocks = structure_tensor(probability, window_blocks=window_blocks)
     axis = principal_axis(blocks.movedim(1, 0).flatten(1))
     field = axis.view(len(blocks), *blocks.shape[2:], 3).movedim(-1, 1)
-    steepness = blocks[:, :3].sum(1, keepdim=True) / (27**2 * window_blocks**3)
-    field = field * (steepness > LEAST_GRADIENT**2)
+    # from sums to a mean: of the field over its box, squared, and of the products over the window
+    summed = SMOOTHING**6 * window_blocks**3
+    squared_gradient = blocks[:, :3].sum(1, keepdim=True) / summed
+    field = field * (squared_gradient > LEAST_GRADIENT**2)
     for dim in (2, 3, 4):
         field = field.repeat_interleave(BLOCK, dim)
     z, y, x = probability.shape[2:]
