@@ -200,6 +200,7 @@ def train_ours(
     if known is not None:
         return known
     steps, batch = calibrate(overrides, minutes)
+    steps = max(1, round(steps / epochs)) * epochs
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     call(
         "train.py", *training_overrides(steps, batch, num_volumes=num_volumes, epochs=epochs),
