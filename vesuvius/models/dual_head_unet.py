@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vesuvius.errors import ConfigError
 from vesuvius.models.blocks import Norm, ResidualBlock3D
-from vesuvius.models.surface_network import PaddedNetwork
+from vesuvius.models.surface_network import PaddedNetwork, check_positive, to_cells
 
 ANISOTROPIC_STRIDES_ZYX = ((2, 2, 2), (1, 2, 2), (1, 2, 2), (1, 2, 2))
 
@@ -33,8 +33,13 @@ class DualHeadResUNet3D(PaddedNetwork):
         sdf_distance: the surface head regresses the signed distance to the sheets' faces within
             +- so many voxels, from which the logit follows (needs the loss term sdf); None = a
             plain logit.
+        space_to_depth: side in voxels of the cells the network works on, 1 = voxels. The voxels of
+            a cell are its first channels, and each head gives every voxel of a cell weights of its
+            own. With 2 all convolutions run on an eighth of the voxels, which is most of a step:
+            the same network is several times faster and may be twice as wide.
 
-    Source: the original Chimera project; Ronneberger et al. 2015; He et al. 2016.
+    Source: the original Chimera project; Ronneberger et al. 2015; He et al. 2016; Shi et al. 2016
+    (space to depth and back).
     """
 
     def __init__(
@@ -48,12 +53,12 @@ class DualHeadResUNet3D(PaddedNetwork):
         surface_bias: float = -2.0,
         deep_supervision: int = 0,
         sdf_distance: float | None = None,
+        space_to_depth: int = 1,
     ) -> None:
         super().__init__()
-        if n_filters < 1 or in_channels < 1:
-            raise ConfigError(
-                f"model.n_filters={n_filters}, model.in_channels={in_channels}: both must be >= 1."
-            )
+        check_positive(
+            n_filters=n_filters, in_channels=in_channels, space_to_depth=space_to_depth
+        )
         if not strides_zyx or any(len(s) != 3 or min(s) < 1 for s in strides_zyx):
             raise ConfigError(
                 f"model.strides_zyx={strides_zyx}: expected a list of (z, y, x) triples >= 1, "
@@ -61,12 +66,15 @@ class DualHeadResUNet3D(PaddedNetwork):
             )
         strides = [(int(z), int(y), int(x)) for z, y, x in strides_zyx]
         widths = [n_filters * 2**level for level in range(len(strides) + 1)]
-        self.in_channels = in_channels
+        self.in_channels, self.n_filters = in_channels, n_filters
         self.strides_zyx = strides
-        self.divisor_zyx = tuple(math.prod(s[axis] for s in strides) for axis in range(3))
+        self.cell = space_to_depth
+        self.divisor_zyx = tuple(
+            space_to_depth * math.prod(s[axis] for s in strides) for axis in range(3)
+        )
         self.encoder = nn.ModuleList(
             ResidualBlock3D(i, o, norm=norm)
-            for i, o in zip([in_channels, *widths[:-2]], widths[:-1], strict=True)
+            for i, o in zip([in_channels * space_to_depth**3, *widths[:-2]], widths[:-1], strict=True)
         )
         self.pools = nn.ModuleList(nn.MaxPool3d(s, s) for s in strides)
         self.bottleneck = ResidualBlock3D(widths[-2], widths[-1], norm=norm)
@@ -82,6 +90,7 @@ class DualHeadResUNet3D(PaddedNetwork):
             surface_bias=surface_bias,
             deep_supervision=deep_supervision,
             sdf_distance=sdf_distance,
+            stride=space_to_depth,
         )
 
     def features(self, image: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b n z y x"]:
@@ -91,7 +100,7 @@ class DualHeadResUNet3D(PaddedNetwork):
     def feature_levels(self, image: Float[Tensor, "b c z y x"]) -> list[Tensor]:
         """Return the feature maps of the decoder's levels, the finest first."""
         skips: list[Tensor] = []
-        hidden: Tensor = image
+        hidden = to_cells(image, self.cell)
         for block, pool in zip(self.encoder, self.pools, strict=True):
             hidden = block(hidden)
             skips.append(hidden)

@@ -83,7 +83,7 @@ def load_original_weights(model: DualHeadResUNet3D, path: str | Path) -> DualHea
         found = f"n_filters={width.shape[1]}" if width is not None else "no surface head"
         raise CheckpointError(
             f"{path} does not fit the network: the file has {found}, the network "
-            f"n_filters={model.surface_head.in_channels} with strides {model.strides_zyx}. Set "
+            f"n_filters={model.n_filters} with strides {model.strides_zyx}. Set "
             f"model.n_filters to the file's value and keep the default strides. ({error})"
         ) from error
     return model

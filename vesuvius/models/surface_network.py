@@ -54,6 +54,19 @@ def check_divides(name: str, channels: int, num_heads: int) -> None:
         )
 
 
+def to_cells(image: Float[Tensor, "b c z y x"], side: int) -> Float[Tensor, "b k cz cy cx"]:
+    """Return the voxels of each cell of `side`^3 as channels (c, z, y, x): space to depth."""
+    if side == 1:
+        return image
+    b, c, z, y, x = image.shape
+    parts = image.reshape(b, c, z // side, side, y // side, side, x // side, side)
+    cells = parts.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(
+        b, c * side**3, z // side, y // side, x // side
+    )
+    last = image.is_contiguous(memory_format=torch.channels_last_3d)
+    return cells.contiguous(memory_format=torch.channels_last_3d) if last else cells
+
+
 class Head3D(nn.Module):
     """1^3 convolution that turns features of stride s into a map of stride 1.
 
@@ -155,16 +168,18 @@ class PaddedNetwork(nn.Module):
         surface_bias: float,
         deep_supervision: int = 0,
         sdf_distance: float | None = None,
+        stride: int = 1,
     ) -> None:
         """Add heads, 1^3 convolutions, to the levels of a decoder.
 
         Args:
-            channels: of all levels, the finest first; that one has the image's resolution.
+            channels: of all levels, the finest first.
             normals_head: predict the sheet's normal as well.
             surface_bias: surface logit to start from.
             deep_supervision: so many levels after the finest get a surface head.
             sdf_distance: the finest surface head gives the signed distance, within +- so many
                 voxels; None = the logit.
+            stride: of the finest level in voxels; its heads are sub-voxel ones (Head3D) above 1.
 
         Raises:
             ConfigError: fewer levels than that, or a distance that cannot hold the first logit.
@@ -176,8 +191,16 @@ class PaddedNetwork(nn.Module):
             )
         self.sdf_distance = sdf_distance
         first = surface_bias if sdf_distance is None else distance_bias(sdf_distance, surface_bias)
-        self.surface_head = biased_conv(channels[0], first)
-        self.normals_head = nn.Conv3d(channels[0], 3, 1) if normals_head else None
+
+        def head(num: int, bias: float) -> Head3D:
+            return Head3D(channels[0], num, stride=stride, upsample="subvoxel", bias=bias)
+
+        if stride > 1:
+            self.surface_head = head(1, first)
+            self.normals_head = head(3, 0.0) if normals_head else None
+        else:
+            self.surface_head = biased_conv(channels[0], first)
+            self.normals_head = nn.Conv3d(channels[0], 3, 1) if normals_head else None
         if deep_supervision:
             self.deep_heads = nn.ModuleList(
                 biased_conv(n, surface_bias) for n in channels[1 : deep_supervision + 1]

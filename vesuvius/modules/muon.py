@@ -18,17 +18,26 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 def orthogonalise(matrix: Float[Tensor, "m n"], num_steps: int) -> Float[Tensor, "m n"]:
     """Return the matrix with all singular values near 1 (0.7 to 1.2) and the same directions.
 
-    Newton-Schulz: X <- a X + (b G + c G^2) X with G = X X^T, from the normalised matrix. In
-    bfloat16 on a GPU, as published; in float32 elsewhere.
+    Newton-Schulz: X <- P X with P = a I + b G + c G^2 and G = X X^T, from the normalised matrix, in
+    float32. Every P is a polynomial of the first G, so that they commute: X_k = P_k ... P_1 X_0 and
+    G <- P G P need products of the short side alone. Kernels are 27 times longer than wide, and
+    two long products instead of two a step take a quarter of the time.
     """
     a, b, c = COEFFICIENTS
-    x = matrix.bfloat16() if matrix.is_cuda else matrix.float()
+    x = matrix.float()
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
     x = x / x.norm().clamp(min=1e-7)
-    for _ in range(num_steps):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    gram = x @ x.T
+    product: Tensor | None = None
+    for step in range(num_steps):
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal().add_(a)
+        product = factor if product is None else factor @ product
+        if step + 1 < num_steps:
+            gram = factor @ gram @ factor
+    assert product is not None
+    x = product @ x
     return (x.T if tall else x).to(matrix.dtype)
 
 
