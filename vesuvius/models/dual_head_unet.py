@@ -56,9 +56,7 @@ class DualHeadResUNet3D(PaddedNetwork):
         space_to_depth: int = 1,
     ) -> None:
         super().__init__()
-        check_positive(
-            n_filters=n_filters, in_channels=in_channels, space_to_depth=space_to_depth
-        )
+        check_positive(n_filters=n_filters, in_channels=in_channels, space_to_depth=space_to_depth)
         if not strides_zyx or any(len(s) != 3 or min(s) < 1 for s in strides_zyx):
             raise ConfigError(
                 f"model.strides_zyx={strides_zyx}: expected a list of (z, y, x) triples >= 1, "
@@ -74,7 +72,9 @@ class DualHeadResUNet3D(PaddedNetwork):
         )
         self.encoder = nn.ModuleList(
             ResidualBlock3D(i, o, norm=norm)
-            for i, o in zip([in_channels * space_to_depth**3, *widths[:-2]], widths[:-1], strict=True)
+            for i, o in zip(
+                [in_channels * space_to_depth**3, *widths[:-2]], widths[:-1], strict=True
+            )
         )
         self.pools = nn.ModuleList(nn.MaxPool3d(s, s) for s in strides)
         self.bottleneck = ResidualBlock3D(widths[-2], widths[-1], norm=norm)
