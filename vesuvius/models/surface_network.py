@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -191,16 +192,13 @@ class PaddedNetwork(nn.Module):
             )
         self.sdf_distance = sdf_distance
         first = surface_bias if sdf_distance is None else distance_bias(sdf_distance, surface_bias)
-
-        def head(num: int, bias: float) -> Head3D:
-            return Head3D(channels[0], num, stride=stride, upsample="subvoxel", bias=bias)
-
-        if stride > 1:
-            self.surface_head = head(1, first)
-            self.normals_head = head(3, 0.0) if normals_head else None
-        else:
+        if stride == 1:
             self.surface_head = biased_conv(channels[0], first)
             self.normals_head = nn.Conv3d(channels[0], 3, 1) if normals_head else None
+        else:
+            draw = partial(Head3D, channels[0], stride=stride, upsample="subvoxel")
+            self.surface_head = draw(1, bias=first)
+            self.normals_head = draw(3, bias=0.0) if normals_head else None
         if deep_supervision:
             self.deep_heads = nn.ModuleList(
                 biased_conv(n, surface_bias) for n in channels[1 : deep_supervision + 1]

@@ -23,22 +23,25 @@ def orthogonalise(matrix: Float[Tensor, "m n"], num_steps: int) -> Float[Tensor,
     G <- P G P need products of the short side alone. Kernels are 27 times longer than wide, and
     two long products instead of two a step take a quarter of the time.
     """
-    a, b, c = COEFFICIENTS
-    x = matrix.float()
+    x: Tensor = matrix.float()
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
     x = x / x.norm().clamp(min=1e-7)
     gram = x @ x.T
-    product: Tensor | None = None
-    for step in range(num_steps):
-        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        factor.diagonal().add_(a)
-        product = factor if product is None else factor @ product
-        if step + 1 < num_steps:
-            gram = factor @ gram @ factor
-    assert product is not None
+    product = factor = _polynomial(gram)
+    for _ in range(num_steps - 1):
+        gram = factor @ gram @ factor
+        factor = _polynomial(gram)
+        product = factor @ product
     x = product @ x
     return (x.T if tall else x).to(matrix.dtype)
+
+
+def _polynomial(gram: Float[Tensor, "m m"]) -> Float[Tensor, "m m"]:
+    a, b, c = COEFFICIENTS
+    factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+    factor.diagonal().add_(a)
+    return factor
 
 
 class MuonAdamW(Optimizer):

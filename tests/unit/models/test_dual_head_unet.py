@@ -6,6 +6,7 @@ import torch
 from vesuvius.errors import CheckpointError, ConfigError, ShapeMismatchError
 from vesuvius.models.dual_head_unet import DualHeadResUNet3D
 from vesuvius.models.original_weights import load_original_weights
+from vesuvius.models.surface_network import Head3D, to_cells
 
 
 @pytest.mark.parametrize(("n_filters", "millions"), [(16, 5.56), (32, 22.24)])
@@ -28,6 +29,37 @@ def test_any_size_comes_back_at_its_size(shape):
 
 def test_z_is_pooled_once_by_default():
     assert DualHeadResUNet3D(n_filters=2).divisor_zyx == (2, 16, 16)
+
+
+def test_cells_are_read_and_drawn_voxel_by_voxel():
+    image = torch.arange(2 * 4 * 2 * 6.0).view(2, 1, 4, 2, 6)
+    cells = to_cells(image, 2)
+    assert cells.shape == (2, 8, 2, 1, 3)
+    # the cell at (1, 0, 2) of the first image holds z 2..3, y 0..1, x 4..5, x the fastest
+    assert cells[0, :, 1, 0, 2].tolist() == [28, 29, 34, 35, 40, 41, 46, 47]
+    head = Head3D(8, 1, stride=2, upsample="subvoxel", bias=0.0)
+    with torch.no_grad():
+        head.conv.weight.copy_(torch.eye(8).view(8, 8, 1, 1, 1))
+    torch.testing.assert_close(head(cells), image)
+
+
+@pytest.mark.parametrize("deep", [0, 1])
+def test_a_network_of_cells_gives_voxels(deep):
+    torch.manual_seed(0)
+    model = DualHeadResUNet3D(
+        n_filters=4, strides_zyx=[[2, 2, 2]] * 2, space_to_depth=2, deep_supervision=deep
+    )
+    assert model.divisor_zyx == (8, 8, 8)
+    image = torch.rand(2, 1, 16, 16, 24)
+    outputs = model(image.contiguous(memory_format=torch.channels_last_3d))
+    assert outputs["surface_logit"].shape == (2, 1, 16, 16, 24)
+    assert outputs["normals"].shape == (2, 3, 16, 16, 24)
+    if deep:
+        assert outputs["surface_logit_deep1"].shape == (2, 1, 4, 4, 6)
+    sum(o.square().sum() for o in outputs.values()).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+    odd = model.eval()(torch.rand(1, 1, 7, 9, 11))
+    assert odd["surface_logit"].shape == (1, 1, 7, 9, 11)
 
 
 def test_starts_from_background():
@@ -57,6 +89,8 @@ def test_without_normals_head():
 def test_bad_arguments_and_inputs_are_named():
     with pytest.raises(ConfigError, match=r"model\.norm is 'layer'"):
         DualHeadResUNet3D(n_filters=2, norm="layer")
+    with pytest.raises(ConfigError, match=r"model\.space_to_depth=0; expected an integer >= 1"):
+        DualHeadResUNet3D(n_filters=2, space_to_depth=0)
     with pytest.raises(ConfigError, match=r"model\.strides_zyx"):
         DualHeadResUNet3D(n_filters=2, strides_zyx=[[2, 2]])
     with pytest.raises(ShapeMismatchError, match=r"shape \(1, 3, 8, 16, 16\); expected \(b, 1"):
