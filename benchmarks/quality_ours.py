@@ -37,17 +37,15 @@ QUICK = ["experiment=quick", "data.val_share=0"]
 OURS: dict[str, list[str]] = {"ours": QUICK, "default": BASE}
 """Contestants that are trained by `train.py`: name -> overrides."""
 ANISOTROPIC = "[[2,2,2],[1,2,2],[1,2,2],[1,2,2]]"
-CUBIC = "[[2,2,2],[2,2,2],[2,2,2]]"
+CELLS = ["model.space_to_depth=2", "model.n_filters=16", "model.norm=instance"]
+CELLS += ["model.strides_zyx=[[2,2,2],[2,2,2],[2,2,2]]"]
 RESENC = "[[1,1,1],[2,2,2],[1,2,2],[2,2,2],[1,2,2]]"  # its own, where the recipe has four
 TERM = "loss/term=[dice,bce,normal,{}]"
 ABLATIONS: dict[str, list[str]] = {
     # network and precision
     "width16": [*QUICK, "model.n_filters=16"],
     "z_pooled_once": [*QUICK, f"model.strides_zyx={ANISOTROPIC}"],
-    "cells": [
-        *QUICK, "model.space_to_depth=2", "model.n_filters=16", f"model.strides_zyx={CUBIC}",
-        "model.norm=instance",
-    ],  # fmt: skip
+    "cells": [*QUICK, *CELLS],
     "instance_norm": [*QUICK, "model.norm=instance"],
     "resenc_s": [*QUICK, "model=resenc_s", "~model.n_filters", f"model.strides_zyx={RESENC}"],
     "fp32": [*QUICK, "trainer.precision=32-true"],
