@@ -36,18 +36,22 @@ BASE = ["data=surface_zarr", "data.batch_size=2", "data.val_share=0"]
 QUICK = ["experiment=quick", "data.val_share=0"]
 OURS: dict[str, list[str]] = {"ours": QUICK, "default": BASE}
 """Contestants that are trained by `train.py`: name -> overrides."""
-ANISOTROPIC = "[[2,2,2],[1,2,2],[1,2,2],[1,2,2]]"
-CELLS = ["model.space_to_depth=2", "model.n_filters=16", "model.norm=instance"]
-CELLS += ["model.strides_zyx=[[2,2,2],[2,2,2],[2,2,2]]"]
-RESENC = "[[1,1,1],[2,2,2],[1,2,2],[2,2,2],[1,2,2]]"  # its own, where the recipe has four
+VOXELS = ["model.space_to_depth=1", "model.n_filters=8", "model.norm=batch"]
+VOXELS += ["model.strides_zyx=[[2,2,2],[2,2,2],[2,2,2],[2,2,2]]"]
+RESENC = ["model=resenc_s", "~model.space_to_depth", "~model.n_filters"]
+RESENC += ["model.strides_zyx=[[1,1,1],[2,2,2],[1,2,2],[2,2,2],[1,2,2]]"]  # its own
 TERM = "loss/term=[dice,bce,normal,{}]"
 ABLATIONS: dict[str, list[str]] = {
     # network and precision
-    "width16": [*QUICK, "model.n_filters=16"],
-    "z_pooled_once": [*QUICK, f"model.strides_zyx={ANISOTROPIC}"],
-    "cells": [*QUICK, *CELLS],
-    "instance_norm": [*QUICK, "model.norm=instance"],
-    "resenc_s": [*QUICK, "model=resenc_s", "~model.n_filters", f"model.strides_zyx={RESENC}"],
+    "voxels": [*QUICK, *VOXELS],
+    "voxels_adamw": [*QUICK, *VOXELS, "optimizer=adamw", "optimizer.lr=3e-3"],
+    "width8": [*QUICK, "model.n_filters=8"],
+    "width24": [*QUICK, "model.n_filters=24"],
+    "width32": [*QUICK, "model.n_filters=32"],
+    "z_pooled_once": [*QUICK, "model.strides_zyx=[[2,2,2],[1,2,2],[1,2,2]]"],
+    "two_levels": [*QUICK, "model.strides_zyx=[[2,2,2],[2,2,2]]"],
+    "batch_norm": [*QUICK, "model.norm=batch"],
+    "resenc_s": [*QUICK, *RESENC],
     "fp32": [*QUICK, "trainer.precision=32-true"],
     "no_normals": [*QUICK, "loss/term=[dice,bce]", "model.normals_head=false"],
     "deep_supervision": [*QUICK, "model.deep_supervision=2", "loss=surface_deep"],
@@ -67,7 +71,7 @@ ABLATIONS: dict[str, list[str]] = {
     "lr3e-3": [*QUICK, "optimizer.lr=3e-3"],
     "lr1e-2": [*QUICK, "optimizer.lr=1e-2"],
     "no_warmup": [*QUICK, "scheduler.warmup_share=0"],
-    "batch1": [*QUICK, "data.batch_size=1", "model.norm=instance"],
+    "batch1": [*QUICK, "data.batch_size=1"],
     "adamw": [*QUICK, "optimizer=adamw", "optimizer.lr=3e-3"],
     "ema": [*QUICK, "callbacks=[speed,checkpoint,ema]", "callbacks.ema.decay=0.99"],
     # data
