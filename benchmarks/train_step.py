@@ -1,4 +1,4 @@
-"""Training step of the default network beside the original's and MONAI's: one table.
+"""Training step of our networks beside the original's and MONAI's: one table.
 
     python -m benchmarks.train_step                      # 64^3, batch 1, about 3 minutes
     python -m benchmarks.train_step --size 128 --rounds 1
@@ -9,10 +9,10 @@ A step is forward, loss, backward and AdamW on a crop with 5 % surface. Each con
 process of its own; their steps alternate, so that the machine's drift hits all alike. The figure is
 the median of the rounds (with one thread in CPU seconds, which other processes do not touch), the
 ratio is taken against the original in the same run. Contestants: the original project's network
-with its loss (the same layers as ours, dense normals) in fp32; ours as `train.py` runs it; MONAI's
-SegResNet (one more deep block) and DynUNet (residual, 16 to 256 channels) at the same number of
-parameters with DiceCELoss. `fp32` is the default of all of them, `bf16` is autocast on
-channels_last_3d.
+with its loss (the same layers as ours, dense normals) in fp32; our default network; `cells`, the
+network of `experiment=quick` at twice its width, which is as many parameters; MONAI's SegResNet
+(one more deep block) and DynUNet (residual, 16 to 256 channels) at the same number of parameters
+with DiceCELoss. `fp32` is the default of all of them, `bf16` is autocast on channels_last_3d.
 """
 
 import argparse
@@ -37,15 +37,22 @@ from vesuvius.models.dual_head_unet import DualHeadResUNet3D
 from vesuvius.runtime.allocator import keep_freed_memory
 
 CONTESTANTS = (
-    "original fp32", "ours fp32", "ours bf16", "segresnet fp32", "segresnet bf16",
-    "dynunet fp32", "dynunet bf16",
+    "original fp32", "ours fp32", "ours bf16", "cells fp32", "cells bf16",
+    "segresnet fp32", "segresnet bf16", "dynunet fp32", "dynunet bf16",
 )  # fmt: skip
+OURS = {
+    "original": lambda: DualHeadResUNet3D(),
+    "ours": lambda: DualHeadResUNet3D(),
+    "cells": lambda: DualHeadResUNet3D(
+        32, strides_zyx=[[2, 2, 2]] * 3, norm="instance", space_to_depth=2
+    ),
+}
 Loss = Callable[[Any, Tensor], Tensor]
 
 
 def build(name: str) -> tuple[nn.Module, Loss]:
     """Return the network called `name` and its loss (outputs, label) -> scalar."""
-    if name in ("original", "ours"):
+    if name in OURS:
         terms = {"dice": DiceLoss(), "bce": BCELoss(), "normal": NormalLoss()}
         composite = CompositeLoss(term={k: {"weight": 1.0, "fn": t} for k, t in terms.items()})
 
@@ -55,7 +62,7 @@ def build(name: str) -> tuple[nn.Module, Loss]:
         def original(outputs: Any, label: Tensor) -> Tensor:
             return original_loss(outputs, label.float())
 
-        return DualHeadResUNet3D(), original if name == "original" else ours
+        return OURS[name](), original if name == "original" else ours
     from monai.losses import DiceCELoss
     from monai.networks.nets import DynUNet, SegResNet
 
@@ -140,7 +147,7 @@ class Process:
 
 def serve(args: argparse.Namespace) -> None:
     """Answer a parent's questions on standard output."""
-    if args.serve.startswith("ours"):
+    if args.serve.startswith(("ours", "cells")):
         keep_freed_memory()  # as train.py does
     contestant = Contestant(args.serve, *crop(args))
     print(contestant.parameters, flush=True)
