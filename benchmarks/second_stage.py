@@ -24,16 +24,15 @@ from benchmarks.quality_ours import QUICK, call, predict_ours, train_ours
 from vesuvius.inference.store import write_json
 
 FOLDS = 3
-CELLS = ["model.backbone.space_to_depth=2", "model.backbone.n_filters=16"]
-CELLS += ["model.backbone.norm=instance", "model.backbone.strides_zyx=[[2,2,2],[2,2,2],[2,2,2]]"]
-NARROW = ["model.backbone.n_filters=8"]
 STAGES = {
-    "refine": ["experiment=refine", *CELLS, "optimizer.lr=6e-3"],
-    "deform": ["experiment=deform", *NARROW],
-    "deform, evidence": ["experiment=deform", "model.evidence=true", *NARROW],
+    "refine": ["experiment=refine"],
+    "deform": ["experiment=deform"],
+    "deform, evidence": ["experiment=deform", "model.evidence=true"],
 }
-"""Second stages: refine with the first stage's network, deform with a narrow U-Net."""
-COMMON = ["data.val_share=0", "data.batch_size=2"]
+COMMON = ["data.val_share=0", "data.batch_size=2", "optimizer.lr=6e-3"]
+# with the first stage's network
+COMMON += ["model.backbone.space_to_depth=2", "model.backbone.n_filters=16"]
+COMMON += ["model.backbone.norm=instance", "model.backbone.strides_zyx=[[2,2,2],[2,2,2],[2,2,2]]"]
 COLUMNS = {
     "dice": "Dice", "surface_dice": "surface Dice", "voi": "VOI", "topo": "topo",
     "score": "score, threshold", "winding": "score, winding", "steps": "steps",

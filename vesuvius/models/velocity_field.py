@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vesuvius.errors import ConfigError
 from vesuvius.models.refine import check_second_stage, check_two_channels
+from vesuvius.models.surface_network import Head3D
 
 LOGIT_LIMIT = 5.5
 """Greatest logit of a prior: 255 stored levels end at +-5.5."""
@@ -53,11 +54,9 @@ class DeformNetwork(nn.Module):
     ) -> None:
         super().__init__()
         check_second_stage("DeformNetwork", backbone)
-        head, surface = (
-            getattr(backbone, "normals_head", None),
-            getattr(backbone, "surface_head", None),
-        )
-        if not isinstance(head, nn.Conv3d) or not isinstance(surface, nn.Conv3d):
+        head = _convolution(getattr(backbone, "normals_head", None))
+        surface = _convolution(getattr(backbone, "surface_head", None))
+        if head is None or surface is None:
             raise ConfigError(
                 "DeformNetwork reads the velocity from the normals head: choose a backbone with "
                 "model.backbone.normals_head=true and heads of 1^3 convolutions, such as "
@@ -112,6 +111,12 @@ class DeformNetwork(nn.Module):
         ).view(1, 3, 1, 1, 1)
         flow = integrate(coarse * sizes, self.steps) / sizes
         return F.interpolate(flow, size=shape, mode="trilinear", align_corners=False)
+
+
+def _convolution(head: nn.Module | None) -> nn.Conv3d | None:
+    """Return what a head multiplies its features with, None for other heads."""
+    conv = head.conv if isinstance(head, Head3D) else head
+    return conv if isinstance(conv, nn.Conv3d) else None
 
 
 def integrate(velocity: Float[Tensor, "b 3 z y x"], steps: int) -> Float[Tensor, "b 3 z y x"]:

@@ -49,8 +49,9 @@ def test_refine_sees_a_mask_not_a_probability():
     assert not torch.allclose(network(other)["surface_logit"], network(x)["surface_logit"])
 
 
-def test_deform_starts_as_the_former_prediction():
-    network = DeformNetwork(backbone=unet()).eval()
+@pytest.mark.parametrize("space_to_depth", [1, 2])
+def test_deform_starts_as_the_former_prediction(space_to_depth):
+    network = DeformNetwork(backbone=unet(space_to_depth=space_to_depth)).eval()
     x = image() * 0.9 + 0.05
     outputs = network(x)
     torch.testing.assert_close(torch.sigmoid(outputs["surface_logit"]), x[:, 1:], atol=1e-4, rtol=0)
@@ -59,14 +60,15 @@ def test_deform_starts_as_the_former_prediction():
     assert set(network.heads) == set(outputs)
 
 
-def test_deform_learns_to_move_and_thicken_a_sheet():
+@pytest.mark.parametrize("space_to_depth", [1, 2])
+def test_deform_learns_to_move_and_thicken_a_sheet(space_to_depth):
     torch.manual_seed(0)
     prior = torch.full((1, 1, 16, 16, 16), 0.02)
     prior[:, :, 5:7] = 0.98
     target = torch.zeros(1, 1, 16, 16, 16)
     target[:, :, 6:9] = 1
     x = torch.cat([target, prior], 1)
-    network = DeformNetwork(backbone=unet(), max_speed=6.0)
+    network = DeformNetwork(backbone=unet(space_to_depth=space_to_depth), max_speed=6.0)
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-2)
     for _ in range(60):
         logit = network(x)["surface_logit"]
