@@ -7,8 +7,8 @@ the same command goes on where it was stopped.
 
     python -m benchmarks.quality --minutes 10 --seeds 0 1
     python -m benchmarks.quality --only ours segresnet --folder quality_runs
-    python -m benchmarks.quality --ablate wide no_normals ema     # rows of our own recipe
-    python -m benchmarks.quality --infer tta_flips overlap25      # the trained recipe, predicted so
+    python -m benchmarks.quality --ablate width8 no_normals ema    # rows of our own recipe
+    python -m benchmarks.quality --infer tta_flips smooth         # the trained recipe, predicted so
     python -m benchmarks.quality --networks --minutes 5           # every network, all else equal
     python -m benchmarks.quality --table                          # only print what is there
 
@@ -176,41 +176,43 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def run_contestant(name: str, args: argparse.Namespace, *, seed: int) -> None:
+    """Train, predict and score one contestant with one seed, unless its scores are there."""
+    folder = args.folder.resolve()
+    data = folder / "phantom"
+    run = folder / f"{name}{args.tag}_{args.minutes:g}min_seed{seed}"
+    once = name in INFERENCE and INFERENCE[name].ensemble  # of all seeds
+    if (run / "scores.json").is_file() or (once and seed != args.seeds[0]):
+        return
+    common = {"minutes": args.minutes, "seed": seed, "num_val": args.val}
+    if name in PEERS:
+        result = run_peer(PEERS[name], data, lr=args.lr, **common)
+    elif name in INFERENCE:
+        way = INFERENCE[name]
+        seeds = args.seeds if way.ensemble else [seed]
+        stem = f"{way.trained}{args.tag}_{args.minutes:g}min_seed"
+        runs = [folder / f"{stem}{n}" for n in seeds]
+        result = run_inference(way, data, runs, run / "predicted", num_val=args.val)
+    else:
+        overrides = [*(OURS | NETWORKS | ABLATIONS)[name], *args.set]
+        result = run_ours(overrides, data, run, epochs=EPOCHS.get(name, 1), **common)
+    run.mkdir(parents=True, exist_ok=True)
+    facts = {"contestant": name + args.tag, "seed": seed, "budget": args.minutes}
+    write_json(run / "scores.json", {**facts, **result})
+    print(f"{run.name}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.items()), flush=True)
+
+
 def main() -> None:
     args = arguments()
     folder = args.folder.resolve()
-    data = folder / "phantom"
     torch.set_num_threads(1)
     names = [*(args.only or []), *(NETWORKS if args.networks else [])]
     names = [*names, *(args.ablate or []), *(args.infer or [])] or list(DEFAULT)
-    if args.table:
-        names = []
-    else:
-        make_volumes(data)
-    for seed in args.seeds:
-        for name in names:
-            run = folder / f"{name}{args.tag}_{args.minutes:g}min_seed{seed}"
-            once = name in INFERENCE and INFERENCE[name].ensemble  # of all seeds
-            if (run / "scores.json").is_file() or (once and seed != args.seeds[0]):
-                continue
-            common = {"minutes": args.minutes, "seed": seed, "num_val": args.val}
-            if name in PEERS:
-                result = run_peer(PEERS[name], data, lr=args.lr, **common)
-            elif name in INFERENCE:
-                way = INFERENCE[name]
-                seeds = args.seeds if way.ensemble else [seed]
-                stem = f"{way.trained}{args.tag}_{args.minutes:g}min_seed"
-                runs = [folder / f"{stem}{n}" for n in seeds]
-                result = run_inference(way, data, runs, run / "predicted", num_val=args.val)
-            else:
-                overrides = [*(OURS | NETWORKS | ABLATIONS)[name], *args.set]
-                result = run_ours(overrides, data, run, epochs=EPOCHS.get(name, 1), **common)
-            run.mkdir(parents=True, exist_ok=True)
-            facts = {"contestant": name + args.tag, "seed": seed, "budget": args.minutes}
-            write_json(run / "scores.json", {**facts, **result})
-            print(
-                f"{run.name}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.items()), flush=True
-            )
+    if not args.table:
+        make_volumes(folder / "phantom")
+        for seed in args.seeds:
+            for name in names:
+                run_contestant(name, args, seed=seed)
     print(table(folder))
 
 
