@@ -8,7 +8,7 @@ the same command goes on where it was stopped.
     python -m benchmarks.quality --minutes 10 --seeds 0 1
     python -m benchmarks.quality --only ours segresnet --folder quality_runs
     python -m benchmarks.quality --ablate width8 no_normals ema    # rows of our own recipe
-    python -m benchmarks.quality --infer tta_flips smooth         # the trained recipe, predicted so
+    python -m benchmarks.quality --infer tta_flips smooth          # the trained recipe, predicted so
     python -m benchmarks.quality --networks --minutes 5           # every network, all else equal
     python -m benchmarks.quality --table                          # only print what is there
 
