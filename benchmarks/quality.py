@@ -2,13 +2,14 @@
 
 Trains every contestant on 24 phantoms of 128^3 and scores it on 8 others of other seeds. The time
 is that of one process on one thread (`--minutes`); the number of steps follows from a few timed
-ones, so that every learning rate reaches its end. Finished contestants are kept in `--folder`:
-the same command goes on where it was stopped.
+ones, so that every learning rate reaches its end. Where the recipe is finished, an ablation gets as
+many steps as take the recipe's time, both timed in turns. Finished contestants are kept in
+`--folder`: the same command goes on where it was stopped.
 
     python -m benchmarks.quality --minutes 10 --seeds 0 1
     python -m benchmarks.quality --only ours segresnet --folder quality_runs
-    python -m benchmarks.quality --ablate width8 no_normals ema    # rows of our own recipe
-    python -m benchmarks.quality --infer tta_flips smooth          # the trained recipe, predicted so
+    python -m benchmarks.quality --ablate width8 no_normals ema   # rows of our own recipe
+    python -m benchmarks.quality --infer tta_flips smooth         # the trained recipe, predicted so
     python -m benchmarks.quality --networks --minutes 5           # every network, all else equal
     python -m benchmarks.quality --table                          # only print what is there
 
@@ -94,11 +95,12 @@ def run_ours(
     seed: int,
     num_val: int,
     epochs: int = 1,
+    recipe_steps: int | None = None,
 ) -> dict[str, float]:
     """Train with `train.py`, predict with `infer.py`, score."""
-    root = store_folder(data, "train")
-    options = [*overrides, f"data.root={root}", f"seed={seed}"]
-    cost = train_ours(options, run, minutes=minutes, epochs=epochs)
+    same = [f"data.root={store_folder(data, 'train')}", f"seed={seed}"]
+    recipe = None if recipe_steps is None else ([*OURS["ours"], *same], recipe_steps)
+    cost = train_ours([*overrides, *same], run, minutes=minutes, epochs=epochs, recipe=recipe)
     return {**predict_ours([run], data, run / "masks", num_val=num_val), **cost}
 
 
@@ -195,7 +197,12 @@ def run_contestant(name: str, args: argparse.Namespace, *, seed: int) -> None:
         result = run_inference(way, data, runs, run / "predicted", num_val=args.val)
     else:
         overrides = [*(OURS | NETWORKS | ABLATIONS)[name], *args.set]
-        result = run_ours(overrides, data, run, epochs=EPOCHS.get(name, 1), **common)
+        steps = None
+        if name in ABLATIONS:  # as long as the recipe, where that is finished
+            cost = training_cost(folder / f"ours_{args.minutes:g}min_seed{seed}")
+            steps = None if cost is None else int(cost["steps"])
+        epochs = EPOCHS.get(name, 1)
+        result = run_ours(overrides, data, run, epochs=epochs, recipe_steps=steps, **common)
     run.mkdir(parents=True, exist_ok=True)
     facts = {"contestant": name + args.tag, "seed": seed, "budget": args.minutes}
     write_json(run / "scores.json", {**facts, **result})

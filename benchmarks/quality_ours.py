@@ -31,7 +31,7 @@ from vesuvius.runtime.hardware import resolve_trainer
 
 ROOT = Path(__file__).parents[1]
 COST = "cost.json"
-WARM_STEPS, TIMED_STEPS = 2, 4
+WARM_STEPS, TIMED_STEPS = 2, 7
 BASE = ["data=surface_zarr", "data.batch_size=2", "data.val_share=0"]
 QUICK = ["experiment=quick", "data.val_share=0"]
 OURS: dict[str, list[str]] = {"ours": QUICK, "default": BASE}
@@ -135,37 +135,63 @@ INFERENCE = {
 """The trained recipe, predicted otherwise."""
 
 
-def calibrate(overrides: Sequence[str], minutes: float) -> tuple[int, int]:
+class Stepper:
+    """Does training steps of a configuration: data, augmentation, forward, loss, backward, update.
+
+    Attributes:
+        batch_size: crops in a step.
+    """
+
+    def __init__(self, overrides: Sequence[str]) -> None:
+        alone = ["data.split_file=null", "paths.output_dir=unused"]
+        steps = WARM_STEPS + TIMED_STEPS
+        cfg = compose_config("train", [*training_overrides(steps, 2), *overrides, *alone])
+        resolve_trainer(cfg.trainer)
+        self.bf16 = str(cfg.trainer.precision).startswith("bf16")
+        self.batch_size: int = cfg.data.batch_size
+        self.module = instantiate(cfg.module, _convert_="all")
+        if self.bf16:
+            self.module.channels_last = True
+            self.module.model.to(memory_format=torch.channels_last_3d)
+        self.module.on_fit_start()  # guards the CPU's bf16 convolutions, as in training
+        self.optimizer = self.module.make_optimizer(list(self.module.parameters()))
+        self.batches = iter(instantiate(cfg.data, _convert_="all").train_dataloader())
+
+    def step(self) -> float:
+        """Do a step; return its seconds of process time."""
+        start = time.process_time()
+        batch = next(self.batches)
+        if self.module.transforms is not None:
+            batch = self.module.transforms(batch, epoch=0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            losses = self.module.loss(self.module.forward_batch(batch), batch)
+        losses["total"].backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return time.process_time() - start
+
+
+def calibrate(
+    overrides: Sequence[str], minutes: float, *, recipe: tuple[Sequence[str], int] | None = None
+) -> tuple[int, int]:
     """Return how many steps of a configuration take so many minutes, and its batch size.
 
-    Times real steps (data, augmentation, forward, loss, backward, optimizer) in process time.
+    Args:
+        overrides: of `train.py`.
+        minutes: process time.
+        recipe: the recipe's overrides and its number of steps: as many steps as take the same time
+            as those. The steps of both alternate, so that a machine whose speed drifts from one
+            run to the next does not tell in the comparison.
     """
-    alone = ["data.split_file=null", "paths.output_dir=unused"]
-    steps = WARM_STEPS + TIMED_STEPS
-    cfg = compose_config("train", [*training_overrides(steps, 2), *overrides, *alone])
-    resolve_trainer(cfg.trainer)
-    bf16 = str(cfg.trainer.precision).startswith("bf16")
-    data = instantiate(cfg.data, _convert_="all")
-    module = instantiate(cfg.module, _convert_="all")
-    if bf16:
-        module.channels_last = True
-        module.model.to(memory_format=torch.channels_last_3d)
-    module.on_fit_start()  # guards the CPU's bf16 convolutions, as in training
-    optimizer = module.make_optimizer(list(module.parameters()))
-    times = []
-    batches = iter(data.train_dataloader())
-    for _ in range(steps):
-        start = time.process_time()
-        batch = next(batches)
-        if module.transforms is not None:
-            batch = module.transforms(batch, epoch=0)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            losses = module.loss(module.forward_batch(batch), batch)
-        losses["total"].backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        times.append(time.process_time() - start)
-    return round(60 * minutes / statistics.median(times[WARM_STEPS:])), cfg.data.batch_size
+    steppers = [Stepper(overrides)]
+    if recipe is not None:
+        steppers.append(Stepper(recipe[0]))
+    times = [[s.step() for s in steppers] for _ in range(WARM_STEPS + TIMED_STEPS)][WARM_STEPS:]
+    seconds = statistics.median(own for own, *_ in times)
+    if recipe is None:
+        return round(60 * minutes / seconds), steppers[0].batch_size
+    ratio = statistics.median(other for _, other in times) / seconds
+    return round(recipe[1] * ratio), steppers[0].batch_size
 
 
 def training_overrides(
@@ -198,15 +224,16 @@ def train_ours(
     minutes: float,
     num_volumes: int = SIDES["train"][0],
     epochs: int = 1,
+    recipe: tuple[Sequence[str], int] | None = None,
 ) -> dict[str, float]:
     """Train with `train.py` for so many minutes of process time; return steps and samples/s.
 
-    A run that is finished is not trained again.
+    A run that is finished is not trained again. `recipe`: see `calibrate`.
     """
     known = training_cost(run)
     if known is not None:
         return known
-    steps, batch = calibrate(overrides, minutes)
+    steps, batch = calibrate(overrides, minutes, recipe=recipe)
     steps = max(1, round(steps / epochs)) * epochs
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     call(
