@@ -44,7 +44,7 @@ OURS = {
     "original": lambda: DualHeadResUNet3D(),
     "ours": lambda: DualHeadResUNet3D(),
     "cells": lambda: DualHeadResUNet3D(
-        32, strides_zyx=[[2, 2, 2]] * 3, norm="instance", space_to_depth=2
+        n_filters=32, strides_zyx=[[2, 2, 2]] * 3, norm="instance", space_to_depth=2
     ),
 }
 Loss = Callable[[Any, Tensor], Tensor]
