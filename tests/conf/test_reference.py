@@ -66,7 +66,10 @@ def test_an_experiment_borrows_the_meaning_of_the_options_it_chooses(known):
     def meaning(experiment, path):
         return known["experiment", experiment][path]
 
-    assert meaning("demo", "data.batch_size") == known["data", "surface_zarr"]["data.batch_size"]
+    zarr = known["data", "surface_zarr"]
+    assert meaning("quick", "data.batch_size") == zarr["data.batch_size"]
+    through_quick = meaning("demo", "data.samples_per_volume")
+    assert through_quick == zarr["data.samples_per_volume"]
     hearts = meaning("heart_vecset_tiny", "data.batch_size")
     assert hearts == known["data", "heart_phantom"]["data.batch_size"]
     assert "heart" in hearts
