@@ -4,7 +4,8 @@ Three folds of the quick recipe are trained for `--minutes` each (process time o
 predicts the volumes that it did not see (`vesuvius oof`). On these, `experiment=refine` and
 `experiment=deform` are trained for as long again. Everything is scored on the validation volumes
 of `benchmarks/quality.py`: the mean of the three folds, and the second stages upon it. A first
-stage trained for all four periods says what the time would have brought without a second stage.
+stage trained for all four periods says what the time would have brought without a second stage;
+upon it the second stages are scored as well, though they have learnt from weaker ones.
 What is finished is kept in `--folder`: the same command goes on.
 
     python -m benchmarks.second_stage --minutes 2
@@ -62,6 +63,11 @@ def first_stage(data: Path, folder: Path, *, minutes: float, seed: int) -> list[
     return runs
 
 
+def file_name(row: str) -> str:
+    """Return a row's name without what file names had better not hold."""
+    return row.replace(", ", "_").replace(" ", "_")
+
+
 def evaluate(
     folder: Path,
     *,
@@ -80,7 +86,7 @@ def evaluate(
     rows: dict[str, dict[str, float]] = {}
 
     def score(name: str, networks: list[Path], *options: str) -> None:
-        result = folder / f"{name.replace(', ', '_').replace(' ', '_')}.json"
+        result = folder / f"{file_name(name)}.json"
         if not result.is_file():
             out = folder / "predictions" / result.stem
             write_json(result, predict_ours(networks, data, out, *options, num_val=num_val))
@@ -91,15 +97,18 @@ def evaluate(
     train_ours(
         [*QUICK, f"data.root={root}", f"seed={seed}"], long, minutes=minutes * (FOLDS + 1)
     )  # fmt: skip
-    score("first stage, all the time", [long])
+    strong = "first stage, all the time"
+    score(strong, [long])
     for stage in stages:
         name = stage if second_minutes == minutes else f"{stage}, {second_minutes:g} min"
-        run = folder / name.replace(", ", "_").replace(" ", "_")
+        run = folder / file_name(name)
         options = [*STAGES[stage], *COMMON, f"data.root={root}", f"seed={seed}"]
         options.append(f"data.prior_root={folder / 'oof'}")
         cost = train_ours(options, run, minutes=second_minutes)
         score(name, [run], f"prior={folder / 'predictions' / 'first_stage'}")
         rows[name]["steps"] = cost["steps"]
+        upon = folder / "predictions" / file_name(strong)
+        score(f"{name}, upon all the time", [run], f"prior={upon}")
     return rows
 
 
