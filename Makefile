@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints/cpu.txt
 	$(BIN)/python -m pip install --quiet -c constraints/cpu.txt -e '.[dev]'
 	touch $@
 
-demo: $(STAMP) ## phantom -> Zarr -> train -> infer -> post-process -> score, about 5 minutes on 2 cores
+demo: $(STAMP) ## phantom -> Zarr -> train -> infer -> post-process -> score, 3 to 5 minutes on 2 cores
 	$(BIN)/vesuvius phantom $(DEMO)/kaggle --train 10 --test 2 --shape 128 128 128 --seed 0
 	$(BIN)/vesuvius prepare $(DEMO)/kaggle $(DEMO)/prepared
 	$(BIN)/vesuvius verify $(DEMO)/prepared/train --picture $(DEMO)/labels.png

@@ -182,7 +182,11 @@ def run_contestant(name: str, args: argparse.Namespace, *, seed: int) -> None:
     """Train, predict and score one contestant with one seed, unless its scores are there."""
     folder = args.folder.resolve()
     data = folder / "phantom"
-    run = folder / f"{name}{args.tag}_{args.minutes:g}min_seed{seed}"
+
+    def run_folder(contestant: str, of_seed: int) -> Path:
+        return folder / f"{contestant}_{args.minutes:g}min_seed{of_seed}"
+
+    run = run_folder(name + args.tag, seed)
     once = name in INFERENCE and INFERENCE[name].ensemble  # of all seeds
     if (run / "scores.json").is_file() or (once and seed != args.seeds[0]):
         return
@@ -192,14 +196,13 @@ def run_contestant(name: str, args: argparse.Namespace, *, seed: int) -> None:
     elif name in INFERENCE:
         way = INFERENCE[name]
         seeds = args.seeds if way.ensemble else [seed]
-        stem = f"{way.trained}{args.tag}_{args.minutes:g}min_seed"
-        runs = [folder / f"{stem}{n}" for n in seeds]
+        runs = [run_folder(way.trained + args.tag, n) for n in seeds]
         result = run_inference(way, data, runs, run / "predicted", num_val=args.val)
     else:
         overrides = [*(OURS | NETWORKS | ABLATIONS)[name], *args.set]
         steps = None
         if name in ABLATIONS:  # as long as the recipe, where that is finished
-            cost = training_cost(folder / f"ours_{args.minutes:g}min_seed{seed}")
+            cost = training_cost(run_folder("ours", seed))
             steps = None if cost is None else int(cost["steps"])
         epochs = EPOCHS.get(name, 1)
         result = run_ours(overrides, data, run, epochs=epochs, recipe_steps=steps, **common)

@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,15 @@ CONTESTANTS = (
     "original fp32", "ours fp32", "ours bf16", "cells fp32", "cells bf16",
     "segresnet fp32", "segresnet bf16", "dynunet fp32", "dynunet bf16",
 )  # fmt: skip
-OURS = {
-    "original": lambda: DualHeadResUNet3D(),
-    "ours": lambda: DualHeadResUNet3D(),
-    "cells": lambda: DualHeadResUNet3D(
-        n_filters=32, strides_zyx=[[2, 2, 2]] * 3, norm="instance", space_to_depth=2
+OURS: dict[str, Callable[[], nn.Module]] = {
+    "original": DualHeadResUNet3D,
+    "ours": DualHeadResUNet3D,
+    "cells": partial(
+        DualHeadResUNet3D,
+        n_filters=32,
+        strides_zyx=[[2, 2, 2]] * 3,
+        norm="instance",
+        space_to_depth=2,
     ),
 }
 Loss = Callable[[Any, Tensor], Tensor]
