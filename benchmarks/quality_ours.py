@@ -32,6 +32,7 @@ from vesuvius.runtime.hardware import resolve_trainer
 ROOT = Path(__file__).parents[1]
 COST = "cost.json"
 WARM_STEPS, TIMED_STEPS = 2, 7
+MOST_CROPS = 4  # of an optimizer step below
 BASE = ["data=surface_zarr", "data.batch_size=2", "data.val_share=0"]
 QUICK = ["experiment=quick", "data.val_share=0"]
 OURS: dict[str, list[str]] = {"ours": QUICK, "default": BASE}
@@ -40,6 +41,8 @@ VOXELS = ["model.space_to_depth=1", "model.n_filters=8", "model.norm=batch"]
 VOXELS += ["model.strides_zyx=[[2,2,2],[2,2,2],[2,2,2],[2,2,2]]"]
 RESENC = ["model=resenc_s", "~model.space_to_depth", "~model.n_filters"]
 RESENC += ["model.strides_zyx=[[1,1,1],[2,2,2],[1,2,2],[2,2,2],[1,2,2]]"]  # its own
+PRIMUS = ["model=primus_s", "~model.space_to_depth", "~model.n_filters"]
+PRIMUS += ["~model.strides_zyx", "~model.norm"]
 TERM = "loss/term=[dice,bce,normal,{}]"
 ABLATIONS: dict[str, list[str]] = {
     # network and precision
@@ -52,6 +55,8 @@ ABLATIONS: dict[str, list[str]] = {
     "two_levels": [*QUICK, "model.strides_zyx=[[2,2,2],[2,2,2]]"],
     "batch_norm": [*QUICK, "model.norm=batch"],
     "resenc_s": [*QUICK, *RESENC],
+    "primus_s": [*QUICK, *PRIMUS],
+    "primus_s_adamw": [*QUICK, *PRIMUS, "optimizer=adamw", "optimizer.lr=3e-4"],
     "fp32": [*QUICK, "trainer.precision=32-true"],
     "no_normals": [*QUICK, "loss/term=[dice,bce]", "model.normals_head=false"],
     "deep_supervision": [*QUICK, "model.deep_supervision=2", "loss=surface_deep"],
@@ -72,6 +77,7 @@ ABLATIONS: dict[str, list[str]] = {
     "lr1e-2": [*QUICK, "optimizer.lr=1e-2"],
     "no_warmup": [*QUICK, "scheduler.warmup_share=0"],
     "batch1": [*QUICK, "data.batch_size=1"],
+    "accumulate2": [*QUICK, "trainer.accumulate_grad_batches=2"],
     "adamw": [*QUICK, "optimizer=adamw", "optimizer.lr=3e-3"],
     "ema": [*QUICK, "callbacks=[speed,checkpoint,ema]", "callbacks.ema.decay=0.99"],
     # data
@@ -144,9 +150,10 @@ class Stepper:
 
     def __init__(self, overrides: Sequence[str]) -> None:
         alone = ["data.split_file=null", "paths.output_dir=unused"]
-        steps = WARM_STEPS + TIMED_STEPS
-        cfg = compose_config("train", [*training_overrides(steps, 2), *overrides, *alone])
+        crops = (WARM_STEPS + TIMED_STEPS) * MOST_CROPS
+        cfg = compose_config("train", [*training_overrides(crops, 1), *overrides, *alone])
         resolve_trainer(cfg.trainer)
+        self.accumulated: int = cfg.trainer.accumulate_grad_batches
         self.bf16 = str(cfg.trainer.precision).startswith("bf16")
         self.batch_size: int = cfg.data.batch_size
         self.module = instantiate(cfg.module, _convert_="all")
@@ -158,17 +165,18 @@ class Stepper:
         self.batches = iter(instantiate(cfg.data, _convert_="all").train_dataloader())
 
     def step(self) -> float:
-        """Do a step; return its seconds of process time."""
+        """Do a step; return its seconds of process time, those of one batch if it has several."""
         start = time.process_time()
-        batch = next(self.batches)
-        if self.module.transforms is not None:
-            batch = self.module.transforms(batch, epoch=0)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-            losses = self.module.loss(self.module.forward_batch(batch), batch)
-        losses["total"].backward()
+        for _ in range(self.accumulated):
+            batch = next(self.batches)
+            if self.module.transforms is not None:
+                batch = self.module.transforms(batch, epoch=0)
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+                losses = self.module.loss(self.module.forward_batch(batch), batch)
+            losses["total"].backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return time.process_time() - start
+        return (time.process_time() - start) / self.accumulated
 
 
 def calibrate(
