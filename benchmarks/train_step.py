@@ -31,6 +31,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.loss import original_loss, sheets
+from vesuvius.cpu_conv import mend_cpu_convolutions
+from vesuvius.layout import to_channels_last
 from vesuvius.losses.composite import CompositeLoss
 from vesuvius.losses.normals import NormalLoss
 from vesuvius.losses.overlap import BCELoss, DiceLoss
@@ -93,9 +95,11 @@ class Contestant:
         self.model.to(self.device)
         self.bf16 = precision == "bf16"
         self.label, self.image = label, image
+        if self.bf16 and network in OURS:
+            mend_cpu_convolutions(self.model)
         if self.bf16:
             self.model.to(memory_format=torch.channels_last_3d)
-            self.image = image.contiguous(memory_format=torch.channels_last_3d)
+            self.image = to_channels_last(image)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3)
 
     @property

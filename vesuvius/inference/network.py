@@ -9,8 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from vesuvius.cpu_conv import mend_cpu_convolutions
 from vesuvius.errors import ConfigError
 from vesuvius.inference.device import select_device
+from vesuvius.layout import to_channels_last
 
 _LOG = logging.getLogger(__name__)
 
@@ -50,7 +52,7 @@ class InferenceNetwork:
         """Return the heads as float32."""
         image = image.to(self.device)
         if self._channels_last:
-            image = image.contiguous(memory_format=torch.channels_last_3d)
+            image = to_channels_last(image)
         autocast = (
             contextlib.nullcontext()
             if self.precision == "fp32"
@@ -90,6 +92,7 @@ def prepare_network(
     folded = fold_batch_norms(fast) if fold_norms else 0
     if folded is None:
         fast, folded = _frozen_copy(network, chosen), 0
+    mend_cpu_convolutions(fast)
     last = resolved != "fp32" if channels_last is None else channels_last
     if last:
         fast = fast.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]

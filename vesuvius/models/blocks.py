@@ -50,6 +50,16 @@ def make_norm(norm: Norm, num_channels: int) -> nn.Module:
     raise ConfigError(f"model.norm is {norm!r}; expected 'batch', 'instance' or 'group'.")
 
 
+class MaxPool3d(nn.MaxPool3d):
+    """nn.MaxPool3d in the type of its input: autocast of the CPU copies it to float32 and back."""
+
+    def forward(self, input: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b c sz sy sx"]:
+        """Return the largest value of each window."""
+        with torch.autocast(input.device.type, enabled=False):
+            pooled: Tensor = super().forward(input)
+        return pooled
+
+
 class ResidualBlock3D(nn.Module):
     """Two 3^3 convolutions with a residual; the shortcut is 1^3 when channels change.
 
@@ -72,4 +82,4 @@ class ResidualBlock3D(nn.Module):
     def forward(self, x: Float[Tensor, "b i z y x"]) -> Float[Tensor, "b o z y x"]:
         """Return the block's activation, same (z, y, x)."""
         hidden = F.relu(self.norm1(self.conv1(x)), inplace=True)
-        return F.relu(self.norm2(self.conv2(hidden)) + self.shortcut(x), inplace=True)
+        return F.relu(self.norm2(self.conv2(hidden)).add_(self.shortcut(x)), inplace=True)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vesuvius.errors import ConfigError
-from vesuvius.models.blocks import Norm, ResidualBlock3D
+from vesuvius.models.blocks import MaxPool3d, Norm, ResidualBlock3D
 from vesuvius.models.surface_network import PaddedNetwork, check_positive, to_cells
 
 ANISOTROPIC_STRIDES_ZYX = ((2, 2, 2), (1, 2, 2), (1, 2, 2), (1, 2, 2))
@@ -76,7 +76,7 @@ class DualHeadResUNet3D(PaddedNetwork):
                 [in_channels * space_to_depth**3, *widths[:-2]], widths[:-1], strict=True
             )
         )
-        self.pools = nn.ModuleList(nn.MaxPool3d(s, s) for s in strides)
+        self.pools = nn.ModuleList(MaxPool3d(s, s) for s in strides)
         self.bottleneck = ResidualBlock3D(widths[-2], widths[-1], norm=norm)
         # Listed from the deepest level to the finest, the order in which forward runs them.
         self.upsamplers = nn.ModuleList(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vesuvius.errors import ConfigError, ShapeMismatchError
+from vesuvius.layout import is_channels_last, to_channels_last
 
 Upsample = Literal["trilinear", "subvoxel"]
 SDF_SOFTNESS = 0.5
@@ -64,8 +65,7 @@ def to_cells(image: Float[Tensor, "b c z y x"], side: int) -> Float[Tensor, "b k
     cells = parts.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(
         b, c * side**3, z // side, y // side, x // side
     )
-    last = image.is_contiguous(memory_format=torch.channels_last_3d)
-    return cells.contiguous(memory_format=torch.channels_last_3d) if last else cells
+    return to_channels_last(cells) if is_channels_last(image) else cells
 
 
 class Head3D(nn.Module):

@@ -10,8 +10,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
+from vesuvius.cpu_conv import mend_cpu_convolutions
 from vesuvius.errors import ConfigError
-from vesuvius.modules.safe_conv import guard_shallow_convolutions
 from vesuvius.modules.schedule_free import ScheduleFreeMode
 from vesuvius.modules.schedules import PlateauStepper, ScorePlateau
 
@@ -64,8 +64,8 @@ class BaseModule(LightningModule):
         raise NotImplementedError
 
     def on_fit_start(self) -> None:
-        """Keep the CPU's bf16 convolutions from returning wrong gradients."""
-        guard_shallow_convolutions(self.model)
+        """Keep the CPU's bf16 convolutions right and fast."""
+        mend_cpu_convolutions(self.model)
 
     def on_train_epoch_start(self) -> None:
         """Log the learning rate the epoch starts with, whatever the optimizer is called."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from vesuvius.errors import VolumeFormatError
+from vesuvius.layout import to_channels_last
 from vesuvius.modules.base import OptimizerFactory, SchedulerFactory
 from vesuvius.modules.segmentation import SegmentationModule
 
@@ -88,7 +89,7 @@ class SurfaceModule(SegmentationModule):
         """Return the heads for `batch["image"]` (b, 1, z, y, x), uint8 or uint16 or float."""
         image = scale_image(batch["image"])
         if self.channels_last:
-            image = image.contiguous(memory_format=torch.channels_last_3d)
+            image = to_channels_last(image)
         outputs = self.model(image)
         assert isinstance(outputs, dict)
         return outputs

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vesuvius.models.blocks import SampleNorm3d, make_norm
+from vesuvius.models.blocks import MaxPool3d, SampleNorm3d, make_norm
 
 
 @pytest.mark.parametrize("num_samples", [1, 3])
@@ -30,3 +30,17 @@ def test_instance_norm_keeps_pytorchs_path_elsewhere():
     torch.manual_seed(0)
     x = torch.randn(2, 4, 3, 4, 5)
     assert torch.equal(SampleNorm3d(4)(x), torch.nn.InstanceNorm3d(4)(x))
+
+
+def test_max_pooling_stays_in_bf16_under_autocast():
+    torch.manual_seed(0)
+    image = torch.randn(2, 4, 4, 6, 8).bfloat16()
+    ours, plain = image.clone().requires_grad_(), image.clone().requires_grad_()
+    weight = torch.randn(2, 4, 2, 3, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        pooled, expected = MaxPool3d(2, 2)(ours), torch.nn.MaxPool3d(2, 2)(plain)
+    assert pooled.dtype is torch.bfloat16
+    assert torch.equal(pooled.float(), expected.float())
+    for out in (pooled, expected):
+        (out * weight.to(out.dtype)).float().sum().backward()
+    torch.testing.assert_close(ours.grad, plain.grad)
