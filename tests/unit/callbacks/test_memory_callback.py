@@ -59,6 +59,7 @@ def test_resident_memory_is_what_the_process_and_its_children_hold():
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_gpu_figures_and_limit():
     device = torch.device("cuda")
     torch.cuda.reset_peak_memory_stats()
