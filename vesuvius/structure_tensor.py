@@ -39,8 +39,8 @@ def mask_gradient(
             axis + 2, 0, length - 2
         )
         if valid is not None:
-            known = valid.narrow(axis + 2, 2, length - 2) * valid.narrow(axis + 2, 0, length - 2)
-            difference = difference * known
+            difference *= valid.narrow(axis + 2, 2, length - 2)
+            difference *= valid.narrow(axis + 2, 0, length - 2)
         inner = gradient[:, axis : axis + 1].narrow(axis + 2, 1, length - 2)
         inner.copy_(difference * 0.5)
     return gradient
@@ -57,6 +57,17 @@ def box_sum(field: Float[Tensor, "b c z y x"], width: int) -> Float[Tensor, "b c
     return field
 
 
+def block_mean(field: Float[Tensor, "b 1 z y x"]) -> Float[Tensor, "b 1 bz by bx"]:
+    """Return means over blocks of 2^3 voxels, at the far faces of those that are there."""
+    if any(size % BLOCK for size in field.shape[2:]):
+        return F.avg_pool3d(field, BLOCK, ceil_mode=True)
+    for axis in (2, 3, 4):  # planes, rows, voxels: three times faster than pooling
+        first = [slice(None)] * axis + [slice(0, None, BLOCK)]
+        second = [slice(None)] * axis + [slice(1, None, BLOCK)]
+        field = field[tuple(first)] + field[tuple(second)]
+    return field / BLOCK**3
+
+
 def structure_tensor(
     surface: Float[Tensor, "b 1 z y x"],
     valid: Float[Tensor, "b 1 z y x"] | None = None,
@@ -70,10 +81,7 @@ def structure_tensor(
     `window_blocks`^3 blocks: eight times less work than a box average at full resolution.
     """
     gradient = mask_gradient(box_sum(surface, SMOOTHING), valid)
-    products = [
-        F.avg_pool3d(gradient[:, i : i + 1] * gradient[:, j : j + 1], BLOCK, ceil_mode=True)
-        for i, j in PAIRS
-    ]
+    products = [block_mean(gradient[:, i : i + 1] * gradient[:, j : j + 1]) for i, j in PAIRS]
     return box_sum(torch.cat(products, dim=1), window_blocks)
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vesuvius.errors import ConfigError
+from vesuvius.layout import is_channels_last
 from vesuvius.losses.composite import LossTerm
 from vesuvius.structure_tensor import BLOCK, mask_gradient, principal_axis, structure_tensor
 
@@ -21,7 +22,11 @@ def gather_voxels(
 ) -> Float[Tensor, "n c"]:
     """Return the channel vectors of `field` at (b, z, y, x) rows of `where`."""
     b, z, y, x = where.unbind(1)
-    return field[b, :, z, y, x]
+    if not is_channels_last(field):
+        return field[b, :, z, y, x]
+    _, c, depth, height, width = field.shape  # rows of a matrix: a third of the time
+    row = ((b * depth + z) * height + y) * width + x
+    return field.movedim(1, -1).reshape(-1, c).index_select(0, row)
 
 
 def structure_tensor_normals(
@@ -33,8 +38,13 @@ def structure_tensor_normals(
 ) -> Float[Tensor, "n 3"]:
     """Return sign-free unit normals at `where`, 0 where they are undefined."""
     blocks = structure_tensor(surface, valid, window_blocks=window_blocks)
-    at = where // where.new_tensor([1, BLOCK, BLOCK, BLOCK])
-    return principal_axis(gather_voxels(blocks, at).T)
+    b, z, y, x = (where // where.new_tensor([1, BLOCK, BLOCK, BLOCK])).unbind(1)
+    # a sheet has about three voxels in a block, which share its axis
+    occupied = where.new_zeros(len(blocks), *blocks.shape[2:], dtype=torch.bool)
+    occupied[b, z, y, x] = True
+    axes = principal_axis(gather_voxels(blocks, occupied.nonzero()).T)
+    number = occupied.flatten().cumsum(0).view_as(occupied) - 1
+    return axes[number[b, z, y, x]]
 
 
 class NormalLoss(LossTerm):

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 
 from vesuvius.errors import ConfigError
-from vesuvius.losses.normals import NormalLoss
-from vesuvius.structure_tensor import mask_gradient, principal_axis
+from vesuvius.losses.normals import NormalLoss, gather_voxels
+from vesuvius.structure_tensor import block_mean, mask_gradient, principal_axis
 
 PAIRS = [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)]
 
@@ -125,3 +126,23 @@ def test_bad_arguments_are_named():
         NormalLoss(window_blocks=2)
     with pytest.raises(ConfigError, match="target='gradient'; expected 'structure_tensor'"):
         NormalLoss(target="gradient")
+
+
+@pytest.mark.parametrize("shape_zyx", [(4, 6, 8), (5, 6, 7)])
+def test_block_means_are_those_of_pooling(shape_zyx, rng):
+    values = torch.from_numpy(rng.random((2, 1, *shape_zyx), dtype=np.float32))
+    expected = F.avg_pool3d(values, 2, ceil_mode=True)
+    torch.testing.assert_close(block_mean(values), expected)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_vectors_are_gathered_from_either_layout(layout, rng):
+    field = torch.from_numpy(rng.random((2, 3, 4, 5, 6), dtype=np.float32))
+    field = field.contiguous(memory_format=layout).requires_grad_()
+    where = torch.tensor([[0, 3, 2, 1], [1, 0, 4, 5]])
+    vectors = gather_voxels(field, where)
+    assert torch.equal(vectors, torch.stack([field[0, :, 3, 2, 1], field[1, :, 0, 4, 5]]))
+    vectors.sum().backward()
+    assert field.grad.sum() == 6
+    assert bool((field.grad[0, :, 3, 2, 1] == 1).all())
+    assert bool((field.grad[1, :, 0, 4, 5] == 1).all())
