@@ -43,6 +43,7 @@ RESENC = ["model=resenc_s", "~model.space_to_depth", "~model.n_filters"]
 RESENC += ["model.strides_zyx=[[1,1,1],[2,2,2],[1,2,2],[2,2,2],[1,2,2]]"]  # its own
 PRIMUS = ["model=primus_s", "~model.space_to_depth", "~model.n_filters"]
 PRIMUS += ["~model.strides_zyx", "~model.norm"]
+NARROW = ["model.embed_dim=192", "model.num_layers=6", "optimizer=adamw", "optimizer.lr=1e-3"]
 TERM = "loss/term=[dice,bce,normal,{}]"
 ABLATIONS: dict[str, list[str]] = {
     # network and precision
@@ -57,6 +58,7 @@ ABLATIONS: dict[str, list[str]] = {
     "resenc_s": [*QUICK, *RESENC],
     "primus_s": [*QUICK, *PRIMUS],
     "primus_s_adamw": [*QUICK, *PRIMUS, "optimizer=adamw", "optimizer.lr=3e-4"],
+    "primus_narrow": [*QUICK, *PRIMUS, *NARROW],
     "fp32": [*QUICK, "trainer.precision=32-true"],
     "no_normals": [*QUICK, "loss/term=[dice,bce]", "model.normals_head=false"],
     "deep_supervision": [*QUICK, "model.deep_supervision=2", "loss=surface_deep"],
