@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vesuvius.errors import ConfigError
 from vesuvius.models.attention import DropPath, PositionGrid, grid_of, to_map, to_tokens
+from vesuvius.models.standardise import Standardise3D
 from vesuvius.models.surface_network import (
     PaddedNetwork,
     check_divides,
@@ -176,6 +177,7 @@ class Primus3D(PaddedNetwork):
         _check_sizes(embed_dim // num_heads, patch, crop_zyx)
         self.in_channels = in_channels
         self.divisor_zyx = (patch,) * 3
+        self.standardise = Standardise3D(in_channels)
         self.checkpointing = checkpointing
         self.head_dim = embed_dim // num_heads
         self.embed = nn.Conv3d(in_channels, embed_dim, patch, patch)

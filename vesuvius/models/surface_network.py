@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vesuvius.errors import ConfigError, ShapeMismatchError
 from vesuvius.layout import is_channels_last, to_channels_last
+from vesuvius.models.standardise import Standardise3D
 
 Upsample = Literal["trilinear", "subvoxel"]
 SDF_SOFTNESS = 0.5
@@ -128,7 +129,8 @@ class PaddedNetwork(nn.Module):
     """Images of any size through `features` and the heads: padded (replicated), then cut back.
 
     Subclasses set the attributes below (`add_heads` sets the heads) and implement `features`; those
-    that can supervise coarser levels implement `feature_levels`.
+    that can supervise coarser levels implement `feature_levels`, those without a norm behind their
+    first layer set `standardise`.
     """
 
     in_channels: int
@@ -140,6 +142,7 @@ class PaddedNetwork(nn.Module):
         super().__init__()
         self.deep_heads: nn.ModuleList | None = None
         self.sdf_distance: float | None = None
+        self.standardise: Standardise3D | None = None
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -223,6 +226,8 @@ class PaddedNetwork(nn.Module):
             raise ShapeMismatchError(
                 f"image has shape {tuple(image.shape)}; expected (b, {self.in_channels}, z, y, x)."
             )
+        if self.standardise is not None:
+            image = self.standardise(image)
         size = image.shape[2:]
         pad = [(-s) % d for s, d in zip(size, self.divisor_zyx, strict=True)]
         if any(pad):
@@ -258,8 +263,8 @@ class PaddedNetwork(nn.Module):
 class SurfaceNetwork(PaddedNetwork):
     """Base of networks whose last feature map feeds a surface head and a normals head.
 
-    Subclasses implement `features`. Images of any size are padded (replicated) to a multiple of
-    `divisor` and the outputs cut back.
+    Subclasses implement `features`, which gets z-scores. Images of any size are padded (replicated)
+    to a multiple of `divisor` and the outputs cut back.
 
     Args:
         in_channels: image channels.
@@ -290,6 +295,7 @@ class SurfaceNetwork(PaddedNetwork):
         check_choice("upsample", upsample, ("trilinear", "subvoxel"))
         self.in_channels = in_channels
         self.divisor_zyx = (divisor, divisor, divisor)
+        self.standardise = Standardise3D(in_channels)
 
         def head(num: int, bias: float) -> Head3D:
             return Head3D(
