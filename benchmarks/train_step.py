@@ -1,7 +1,7 @@
 """Training step of our networks beside the original's and MONAI's: one table.
 
     python -m benchmarks.train_step                      # 64^3, batch 1, about 3 minutes
-    python -m benchmarks.train_step --size 128 --rounds 1
+    python -m benchmarks.train_step --size 128 --rounds 3
     python -m benchmarks.train_step --data               # share of the step spent waiting for data
     python -m benchmarks.train_step --device cuda --size 128 --batch 2
 
