@@ -56,7 +56,6 @@ ABLATIONS: dict[str, list[str]] = {
     "two_levels": [*QUICK, "model.strides_zyx=[[2,2,2],[2,2,2]]"],
     "batch_norm": [*QUICK, "model.norm=batch"],
     "resenc_s": [*QUICK, *RESENC],
-    "primus_s": [*QUICK, *PRIMUS],
     "primus_s_adamw": [*QUICK, *PRIMUS, "optimizer=adamw", "optimizer.lr=3e-4"],
     "primus_narrow": [*QUICK, *PRIMUS, *NARROW],
     "fp32": [*QUICK, "trainer.precision=32-true"],
