@@ -10,7 +10,7 @@ What is finished is kept in `--folder`: the same command goes on.
 
     python -m benchmarks.second_stage --minutes 2
     python -m benchmarks.second_stage --minutes 2 --second-minutes 8 --only refine
-    python -m benchmarks.second_stage --minutes 6 --only refine deform    # trained to their end
+    python -m benchmarks.second_stage --minutes 6 --only refine deform
 """
 
 import argparse
