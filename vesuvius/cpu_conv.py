@@ -24,10 +24,9 @@ class CPUConv3d(nn.Conv3d):
         """Return the convolution in the precision that autocast or the weights ask for."""
         if input.device.type != "cpu" or not self._reduced():
             return super().forward(input)
-        depth, _, width = input.shape[-3:]
-        if depth < self.kernel_size[0] and torch.is_grad_enabled():
+        if input.shape[-3] < self.kernel_size[0] and torch.is_grad_enabled():
             return self._in_float32(input)
-        if self.kernel_size[2] <= width <= SHORT_ROW and depth >= 2 * width:
+        if self._is_slender(input):
             return self._with_z_along_rows(input)
         return super().forward(input)
 
@@ -36,6 +35,12 @@ class CPUConv3d(nn.Conv3d):
             return torch.get_autocast_dtype("cpu") is torch.bfloat16
         return self.weight.dtype is torch.bfloat16
 
+    def _is_slender(self, input: Tensor) -> bool:
+        if self.padding_mode != "zeros" or isinstance(self.padding, str):
+            return False  # not worth turning
+        depth, _, width = input.shape[-3:]
+        return self.kernel_size[2] <= width <= SHORT_ROW and depth >= 2 * width
+
     def _in_float32(self, input: Tensor) -> Tensor:
         with torch.autocast("cpu", enabled=False):
             bias = None if self.bias is None else self.bias.float()
@@ -43,8 +48,7 @@ class CPUConv3d(nn.Conv3d):
         return out.bfloat16()
 
     def _with_z_along_rows(self, input: Tensor) -> Tensor:
-        if self.padding_mode != "zeros" or isinstance(self.padding, str):
-            return super().forward(input)
+        assert not isinstance(self.padding, str)
         last = torch.channels_last_3d
         out = F.conv3d(
             input.transpose(-1, -3).contiguous(memory_format=last),

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vesuvius.errors import ConfigError
+from vesuvius.layout import is_channels_last
 
 Norm = Literal["batch", "instance", "group"]
 
@@ -21,8 +22,7 @@ class SampleNorm3d(nn.InstanceNorm3d):
 
     def forward(self, input: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b c z y x"]:
         """Return each sample's channels with mean 0 and variance 1, then scaled and shifted."""
-        last = input.is_contiguous(memory_format=torch.channels_last_3d)
-        if input.device.type != "cpu" or not last or input.is_contiguous():
+        if input.device.type != "cpu" or not is_channels_last(input):
             return super().forward(input)
         normed = [
             F.batch_norm(sample, None, None, self.weight, self.bias, training=True, eps=self.eps)
